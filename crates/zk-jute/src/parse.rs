@@ -66,6 +66,12 @@ impl<'f> Reader<'f> {
         self.run(field, be_i32)
     }
 
+    /// The `int` that comes next, without reading it; `None` when too little is left.
+    #[must_use]
+    pub fn peek_int(&self) -> Option<i32> {
+        self.rest.first_chunk().map(|bytes| i32::from_be_bytes(*bytes))
+    }
+
     /// Reads a `long`.
     ///
     /// # Errors

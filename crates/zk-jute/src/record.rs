@@ -162,6 +162,7 @@ macro_rules! records {
     ($($(#[$meta:meta])* $name:ident { $($(#[$field_meta:meta])* $field:ident : $type:ty),* $(,)? })*) => {$(
         $(#[$meta])*
         #[derive(Debug, Clone, PartialEq, Eq, Hash)]
+        #[allow(unreachable_pub, reason = "the module decides who sees its records")]
         pub struct $name { $($(#[$field_meta])* #[allow(missing_docs)] pub $field: $type),* }
 
         impl $crate::Record for $name {

@@ -102,7 +102,7 @@ macro_rules! field {
         }
     )*};
 }
-field!(Zxid(i64), SessionId(i64), Xid(i32));
+field!(Zxid(i64), SessionId(i64), ServerId(i64), Xid(i32));
 pub(crate) use field;
 
 #[cfg(test)]

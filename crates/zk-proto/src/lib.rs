@@ -1,7 +1,8 @@
 //! ZooKeeper's vocabulary: ids, opcodes, error codes, paths, ACLs and every record of the client
 //! protocol, the transaction log and the quorum protocol.
 //!
-//! Modules are named after those of `zookeeper.jute`: [`data`], [`proto`], [`txn`], [`quorum`].
+//! Modules are named after those of `zookeeper.jute`: [`data`], [`proto`], [`txn`], [`quorum`],
+//! [`persistence`].
 //! The three irregular encodings are written by hand: [`connect`] (an optional last field),
 //! [`multi`] (a list ended by a header) and [`txn`] (a body whose type is in the header before it).
 //!
@@ -22,6 +23,7 @@ mod ids;
 pub mod multi;
 mod opcode;
 pub mod path;
+pub mod persistence;
 pub mod proto;
 pub mod quorum;
 mod request;

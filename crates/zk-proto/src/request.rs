@@ -1,4 +1,4 @@
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use zk_jute::{DecodeError, Reader, Record};
 
 use crate::OpCode;
@@ -53,10 +53,20 @@ macro_rules! requests {
             pub fn op(&self) -> OpCode {
                 match self { $(requests!(@pattern $name $(($body))?) => OpCode::$op,)* }
             }
+
+            /// Appends the body to `out`.
+            pub fn encode(&self, out: &mut BytesMut) {
+                match self {
+                    $(Self::$name $((requests!(@bind body: $body)))? => {
+                        $(<$body as Record>::encode(body, out);)?
+                    })*
+                }
+            }
         }
     };
     (@pattern $name:ident ($body:ty)) => { Self::$name(_) };
     (@pattern $name:ident) => { Self::$name };
+    (@bind $binding:ident: $body:ty) => { $binding };
 }
 
 requests! {

@@ -1,1 +1,18 @@
-//! zk-session
+//! Sessions: their ids, passwords and timeouts, and when they expire.
+//!
+//! Time is an argument, in ms of a clock that only has to be monotonic.
+//!
+//! # Invariants
+//!
+//! - No session expires before its timeout has passed since it was last heard of; it does expire
+//!   within one tick after that, when [`SessionTracker::expire`] is called on time.
+//! - A session that is closing or gone never comes back.
+//! - Two starts of one server never give the same id, as long as `first_id` differs and the ids of
+//!   restored sessions are tracked before new ones are made.
+
+mod expiry;
+mod password;
+mod tracker;
+
+pub use password::{check_password, password};
+pub use tracker::{Heard, SessionConfig, SessionTracker, first_id};

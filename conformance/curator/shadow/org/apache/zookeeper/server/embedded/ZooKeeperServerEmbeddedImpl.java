@@ -1,0 +1,68 @@
+package org.apache.zookeeper.server.embedded;
+
+import java.net.InetSocketAddress;
+import java.nio.file.Path;
+import java.util.Map;
+import java.util.Properties;
+import java.util.TreeMap;
+import paddock.conformance.ServerProcess;
+
+/**
+ * Stands before ZooKeeper's class of this name, which the builder of {@link ZooKeeperServerEmbedded} makes. Curator's
+ * TestingServer and TestingCluster start their servers through that builder; this one starts a process.
+ */
+class ZooKeeperServerEmbeddedImpl implements ZooKeeperServerEmbedded {
+
+    private final Map<String, String> settings = new TreeMap<>();
+    private ServerProcess process;
+
+    ZooKeeperServerEmbeddedImpl(Properties configuration, Path baseDir, ExitHandler exitHandler) throws Exception {
+        for (Map.Entry<Object, Object> entry : configuration.entrySet()) {
+            settings.put(entry.getKey().toString(), entry.getValue().toString());
+        }
+        settings.putIfAbsent("dataDir", baseDir.resolve("data").toAbsolutePath().toString());
+        if (settings.getOrDefault("clientPort", "0").equals("0")) {
+            settings.put("clientPort", Integer.toString(ServerProcess.freePort()));
+        }
+        settings.putIfAbsent("clientPortAddress", "127.0.0.1");
+    }
+
+    @Override
+    public void start() throws Exception {
+        start(60_000);
+    }
+
+    @Override
+    public void start(long startupTimeout) throws Exception {
+        process = ServerProcess.start(settings, startupTimeout);
+    }
+
+    @Override
+    public int getClientPort() {
+        return Integer.parseInt(settings.get("clientPort"));
+    }
+
+    @Override
+    public int getSecureClientPort() {
+        return 0;
+    }
+
+    @Override
+    public String getConnectionString() {
+        InetSocketAddress address = process.address();
+        return address.getHostString() + ":" + address.getPort();
+    }
+
+    @Override
+    public String getSecureConnectionString() {
+        throw new IllegalStateException("no TLS listener is configured");
+    }
+
+    @Override
+    public void close() {
+        if (process != null) {
+            process.stop();
+            process = null;
+        }
+    }
+}

@@ -1,0 +1,232 @@
+package paddock.conformance;
+
+import java.io.File;
+import java.io.IOException;
+import java.io.InputStream;
+import java.net.InetAddress;
+import java.net.InetSocketAddress;
+import java.net.ServerSocket;
+import java.net.Socket;
+import java.nio.charset.StandardCharsets;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.Map;
+import java.util.Set;
+import java.util.TreeMap;
+import java.util.TreeSet;
+import java.util.concurrent.ConcurrentHashMap;
+import java.util.concurrent.TimeUnit;
+import java.util.concurrent.atomic.AtomicInteger;
+
+/**
+ * A server in a process of its own, started from a zoo.cfg, for Java suites written to embed Apache's server.
+ *
+ * <p>Which server it is comes from system properties of this JVM: {@code conformance.server} is {@code apache} or
+ * {@code paddock}; {@code conformance.server.java} and {@code conformance.server.classpath} start Apache's;
+ * {@code conformance.server.binary} is Paddock's; {@code conformance.work} is the folder for configurations and logs;
+ * {@code conformance.ports} is the range {@code LOW-HIGH} that automatic client ports come from.
+ *
+ * <p>Suites configure an embedded server by setting system properties, so those that a server reads are handed on: as
+ * {@code -D} options to Apache's, in {@code SERVER_JVMFLAGS} to Paddock's.
+ */
+public final class ServerProcess {
+
+    /** What a server reads; the suites' own settings share the first prefix and are left out by name. */
+    private static final String[] FORWARDED = {"zookeeper.", "znode.", "jute.", "readonlymode.", "fsync.", "java.security.auth."};
+    private static final Set<String> WITHHELD = Set.of("zookeeper.serverCnxnFactory", "zookeeper.junit.threadid");
+
+    private static final AtomicInteger NUMBER = new AtomicInteger();
+    private static final AtomicInteger NEXT_PORT = new AtomicInteger(-1);
+    private static final Set<ServerProcess> RUNNING = ConcurrentHashMap.newKeySet();
+
+    static {
+        Runtime.getRuntime().addShutdownHook(new Thread(() -> RUNNING.forEach(s -> s.process.destroyForcibly())));
+    }
+
+    private static volatile ServerProcess latest;
+
+    private final Process process;
+    private final InetSocketAddress address;
+    private final Path log;
+
+    private ServerProcess(Process process, InetSocketAddress address, Path log) {
+        this.process = process;
+        this.address = address;
+        this.log = log;
+    }
+
+    /**
+     * Starts a server and returns once it serves clients.
+     *
+     * @param settings the lines of zoo.cfg; {@code dataDir} and {@code clientPort} must be among them
+     * @param timeoutMillis how long the server may take
+     * @throws IOException when the process ends or does not serve in time, with the end of its log
+     */
+    public static ServerProcess start(Map<String, String> settings, long timeoutMillis) throws IOException, InterruptedException {
+        String kind = System.getProperty("conformance.server", "paddock");
+        Path work = Path.of(System.getProperty("conformance.work", System.getProperty("java.io.tmpdir")));
+        Files.createDirectories(work);
+        String name = "server-" + ProcessHandle.current().pid() + "-" + NUMBER.incrementAndGet();
+        Map<String, String> lines = new TreeMap<>(settings);
+        List<String> flags = forwardedFlags(lines);
+        Path config = work.resolve(name + ".cfg");
+        StringBuilder text = new StringBuilder();
+        lines.forEach((key, value) -> text.append(key).append('=').append(value).append('\n'));
+        Files.writeString(config, text);
+
+        List<String> command = new ArrayList<>();
+        if (kind.equals("apache")) {
+            command.add(System.getProperty("conformance.server.java", "java"));
+            command.addAll(List.of("-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Dzookeeper.log.level=WARN"));
+            command.addAll(flags);
+            command.addAll(List.of("-cp", System.getProperty("conformance.server.classpath")));
+            command.add("org.apache.zookeeper.server.quorum.QuorumPeerMain");
+        } else {
+            command.add(System.getProperty("conformance.server.binary"));
+            command.add("server");
+        }
+        command.add(config.toString());
+        Path log = work.resolve(name + ".log");
+        ProcessBuilder builder = new ProcessBuilder(command).redirectErrorStream(true).redirectOutput(log.toFile());
+        builder.redirectInput(new File("/dev/null"));
+        builder.environment().remove("JVMFLAGS");
+        builder.environment().put("SERVER_JVMFLAGS", String.join(" ", flags));
+
+        String host = lines.getOrDefault("clientPortAddress", "127.0.0.1");
+        InetSocketAddress address = new InetSocketAddress(host, Integer.parseInt(lines.get("clientPort")));
+        ServerProcess server = new ServerProcess(builder.start(), address, log);
+        RUNNING.add(server);
+        latest = server;
+        server.awaitServing(timeoutMillis);
+        return server;
+    }
+
+    /**
+     * The properties to hand on. {@code SERVER_JVMFLAGS} is split at white space, so a value that has some moves to
+     * zoo.cfg instead, where every {@code zookeeper.} property may stand without that prefix.
+     */
+    private static List<String> forwardedFlags(Map<String, String> lines) {
+        List<String> flags = new ArrayList<>();
+        for (String key : new TreeSet<>(System.getProperties().stringPropertyNames())) {
+            if (WITHHELD.contains(key) || !startsWithAny(key)) {
+                continue;
+            }
+            String value = System.getProperty(key);
+            if (value.chars().anyMatch(Character::isWhitespace) && key.startsWith("zookeeper.")) {
+                lines.putIfAbsent(key.substring("zookeeper.".length()), value);
+            } else {
+                flags.add("-D" + key + "=" + value);
+            }
+        }
+        return flags;
+    }
+
+    private static boolean startsWithAny(String key) {
+        for (String prefix : FORWARDED) {
+            if (key.startsWith(prefix)) {
+                return true;
+            }
+        }
+        return false;
+    }
+
+    private void awaitServing(long timeoutMillis) throws IOException, InterruptedException {
+        long end = System.nanoTime() + TimeUnit.MILLISECONDS.toNanos(timeoutMillis);
+        while (process.isAlive()) {
+            // A server whose whitelist lacks srvr still says so, which proves that it serves as well.
+            String answer = fourLetter("srvr");
+            if (!answer.isEmpty() && !answer.contains("not currently serving")) {
+                return;
+            }
+            if (System.nanoTime() > end) {
+                stop();
+                throw new IOException("the server did not serve within " + timeoutMillis + " ms; " + logEnd());
+            }
+            Thread.sleep(20);
+        }
+        RUNNING.remove(this);
+        throw new IOException("the server ended with " + process.exitValue() + "; " + logEnd());
+    }
+
+    /** The answer to a four-letter word, empty when the server cannot be reached. */
+    private String fourLetter(String word) {
+        try (Socket socket = new Socket()) {
+            socket.connect(address, 1000);
+            socket.setSoTimeout(2000);
+            socket.getOutputStream().write(word.getBytes(StandardCharsets.US_ASCII));
+            socket.getOutputStream().flush();
+            try (InputStream in = socket.getInputStream()) {
+                return new String(in.readAllBytes(), StandardCharsets.UTF_8);
+            }
+        } catch (IOException e) {
+            return "";
+        }
+    }
+
+    /** What the server started last answers to a four-letter word; empty when it does not run. */
+    public static String latestAnswer(String word) {
+        ServerProcess server = latest;
+        return server == null ? "" : server.fourLetter(word);
+    }
+
+    private String logEnd() {
+        try {
+            String text = Files.readString(log);
+            return "its log ends: " + text.substring(Math.max(0, text.length() - 800));
+        } catch (IOException e) {
+            return "its log cannot be read";
+        }
+    }
+
+    /** Asks the server to end, and ends it by force after ten seconds. Returns when the process is gone. */
+    public void stop() {
+        process.destroy();
+        boolean interrupted = false;
+        try {
+            if (!process.waitFor(10, TimeUnit.SECONDS)) {
+                process.destroyForcibly().waitFor();
+            }
+        } catch (InterruptedException e) {
+            interrupted = true;
+            process.destroyForcibly();
+        }
+        RUNNING.remove(this);
+        if (interrupted) {
+            Thread.currentThread().interrupt();
+        }
+    }
+
+    /** The address that clients connect to. */
+    public InetSocketAddress address() {
+        return address;
+    }
+
+    /** Whether the process still runs. */
+    public boolean isAlive() {
+        return process.isAlive();
+    }
+
+    /**
+     * A client port that nobody listens on. Ports of the operating system's ephemeral range would not do: while a
+     * server is down, a reconnecting client can be given the server's own port as its source and connect to itself.
+     */
+    public static int freePort() throws IOException {
+        String[] range = System.getProperty("conformance.ports", "22000-22999").split("-");
+        int low = Integer.parseInt(range[0]);
+        int count = Integer.parseInt(range[1]) - low + 1;
+        NEXT_PORT.compareAndSet(-1, (int) (ProcessHandle.current().pid() % count));
+        for (int attempt = 0; attempt < count; attempt++) {
+            int port = low + Math.floorMod(NEXT_PORT.getAndIncrement(), count);
+            try (ServerSocket probe = new ServerSocket()) {
+                probe.setReuseAddress(true);
+                probe.bind(new InetSocketAddress(InetAddress.getByName("127.0.0.1"), port));
+                return port;
+            } catch (IOException taken) {
+                // The next one, then.
+            }
+        }
+        throw new IOException("no free port in " + String.join("-", range));
+    }
+}

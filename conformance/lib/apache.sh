@@ -1,0 +1,48 @@
+# shellcheck shell=bash disable=SC2034,SC1091
+# Apache ZooKeeper, the server to compare with. Source it after lib.sh.
+#
+#   APACHE_VERSION      the release (3.9.5 unless set)
+#   APACHE_JAVA         the real java, whatever shim is first on PATH
+#   apache_fetch        fill the class path folder through Maven, once
+#   APACHE_LIB          that folder: ZooKeeper's jar and its run-time dependencies
+#   apache_classpath    print the class path: a logging configuration, then every jar
+#   maven_copy POM DIR [MAVEN-OPTION...]   copy a pom's dependencies into DIR, once per pom and options
+
+APACHE_VERSION="${APACHE_VERSION:-3.9.5}"
+APACHE_LIB="$CONF_CACHE/apache/$APACHE_VERSION/lib"
+
+# shellcheck source=resolve.sh
+. "$(dirname "${BASH_SOURCE[0]}")/resolve.sh"
+APACHE_JAVA="$REAL_JAVA"
+
+maven_copy_once() {
+  local pom="$1" dir="$2" stamp work
+  shift 2
+  stamp="$(cat "$pom" - <<<"$*" | sha256sum | cut -d' ' -f1)"
+  [[ "$(cat "$dir/.complete" 2>/dev/null)" == "$stamp" ]] && return 0
+  need mvn
+  say "fetching $(basename "$pom" .xml) through Maven"
+  work="$(mktemp -d "$CONF_CACHE/maven.XXXXXX")"
+  cp "$pom" "$work/pom.xml"
+  # Version ranges of plug-ins resolve to what is newest; pinning keeps a run repeatable.
+  if ! retry 3 mvn -q -B -f "$work/pom.xml" "$@" \
+    org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy-dependencies \
+    -DoutputDirectory="$work/lib" -DincludeScope=runtime >&2; then
+    rm -rf "$work"
+    return 1
+  fi
+  rm -rf "$dir"
+  mkdir -p "$(dirname "$dir")"
+  mv "$work/lib" "$dir"
+  printf '%s\n' "$stamp" >"$dir/.complete"
+  rm -rf "$work"
+}
+
+maven_copy() { locked maven maven_copy_once "$@" || die "Maven could not fetch $(basename "$1" .xml)"; }
+
+apache_fetch() {
+  need "$APACHE_JAVA"
+  maven_copy "$CONF_DIR/lib/apache-pom.xml" "$APACHE_LIB" "-Dzookeeper.version=$APACHE_VERSION"
+}
+
+apache_classpath() { printf '%s\n' "$APACHE_CP"; }

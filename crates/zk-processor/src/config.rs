@@ -1,0 +1,76 @@
+use zk_proto::create_mode::ExtendedTypes;
+use zk_session::SessionConfig;
+
+use crate::auth::Authenticator;
+
+/// A moment, told by the shell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Now {
+    /// Of a clock that never goes back, in µs.
+    pub mono_us: i64,
+    /// The wall clock, in ms since 1970: what znodes' ctime and mtime are made of.
+    pub wall_ms: i64,
+}
+
+impl Now {
+    /// The clock that never goes back, in ms.
+    #[must_use]
+    pub fn mono_ms(self) -> i64 {
+        self.mono_us / 1000
+    }
+}
+
+/// When containers and TTL znodes are looked for (`znode.container.*`).
+#[derive(Debug, Clone, Copy)]
+pub struct ContainerConfig {
+    /// How often, in ms.
+    pub check_interval_ms: i64,
+    /// How many may be deleted in a minute.
+    pub max_per_minute: u32,
+    /// How long a container that never had a child is kept, in ms; 0: for ever.
+    pub max_never_used_ms: i64,
+}
+
+impl Default for ContainerConfig {
+    fn default() -> Self {
+        Self { check_interval_ms: 60_000, max_per_minute: 10_000, max_never_used_ms: 0 }
+    }
+}
+
+/// What an operator can set of the processors.
+#[derive(Debug, Clone)]
+pub struct NodeConfig {
+    /// Sessions' limits.
+    pub session: SessionConfig,
+    /// Authentication schemes and their secrets.
+    pub auth: Authenticator,
+    /// `zookeeper.extendedTypesEnabled` and its kin.
+    pub extended_types: ExtendedTypes,
+    /// Whether transactions carry the tree's digest.
+    pub digest_enabled: bool,
+    /// Whether hard quotas refuse writes.
+    pub enforce_quota: bool,
+    /// Whether reconfig is allowed at all.
+    pub reconfig_enabled: bool,
+    /// Containers and TTL znodes.
+    pub containers: ContainerConfig,
+    /// How many requests may be on their way in all before connections with one of them are not read.
+    pub global_outstanding_limit: usize,
+}
+
+impl NodeConfig {
+    /// Upstream's defaults.
+    #[must_use]
+    pub fn new(session: SessionConfig) -> Self {
+        Self {
+            session,
+            auth: Authenticator::default(),
+            extended_types: ExtendedTypes::Disabled,
+            digest_enabled: true,
+            enforce_quota: false,
+            reconfig_enabled: false,
+            containers: ContainerConfig::default(),
+            global_outstanding_limit: 1000,
+        }
+    }
+}

@@ -1,0 +1,233 @@
+//! Prep's view ahead of the tree: what will be when everything on its way is applied.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+use zk_proto::acl::Acl;
+use zk_proto::data::StatPersisted;
+use zk_proto::{Buffer, SessionId, Zxid};
+use zk_tree::{DataTree, ZnodeRef, node_digest};
+
+/// A znode as it will be.
+#[derive(Debug, Clone)]
+pub(crate) struct ChangedNode {
+    pub(crate) stat: StatPersisted,
+    pub(crate) num_children: i32,
+    /// `None`: the tree's.
+    pub(crate) acl: Option<Arc<[Acl]>>,
+    /// `None`: the tree's.
+    pub(crate) data: Option<Buffer>,
+    digest: u64,
+}
+
+impl ChangedNode {
+    pub(crate) fn new(stat: StatPersisted, acl: &[Acl], data: Buffer) -> Self {
+        Self { stat, num_children: 0, acl: Some(acl.into()), data: Some(data), digest: 0 }
+    }
+}
+
+/// The last change of a path that is on its way.
+#[derive(Debug, Clone)]
+struct ChangeRecord {
+    zxid: Zxid,
+    /// `None`: deleted.
+    node: Option<ChangedNode>,
+}
+
+/// The changes that are on their way (`outstandingChanges`).
+#[derive(Debug, Default)]
+pub(crate) struct OutstandingChanges {
+    by_path: HashMap<Arc<str>, ChangeRecord>,
+    /// In zxid order: which paths to look at when a transaction has been applied.
+    order: VecDeque<(Zxid, Arc<str>)>,
+    /// While a multi is prepared: what it replaced, to take it back.
+    undo: Option<Undo>,
+    /// The digest of the tree with all of them applied; meaningless while digests are off.
+    digest: u64,
+    digest_enabled: bool,
+}
+
+#[derive(Debug)]
+struct Undo {
+    replaced: Vec<(Arc<str>, Option<ChangeRecord>)>,
+    digest: u64,
+    order_len: usize,
+}
+
+/// A znode as prep sees it.
+#[derive(Clone, Copy)]
+pub(crate) struct View<'a> {
+    changed: Option<&'a ChangedNode>,
+    tree: Option<ZnodeRef<'a>>,
+}
+
+impl<'a> View<'a> {
+    pub(crate) fn stat(&self) -> StatPersisted {
+        match (self.changed, self.tree) {
+            (Some(changed), _) => changed.stat,
+            (None, Some(znode)) => znode.stat_persisted(),
+            (None, None) => unreachable!("a view is of a znode"),
+        }
+    }
+
+    pub(crate) fn num_children(&self) -> i32 {
+        match (self.changed, self.tree) {
+            (Some(changed), _) => changed.num_children,
+            (None, Some(znode)) => i32::try_from(znode.num_children()).unwrap_or(i32::MAX),
+            (None, None) => unreachable!("a view is of a znode"),
+        }
+    }
+
+    pub(crate) fn acl(&self) -> &'a [Acl] {
+        match (self.changed.and_then(|changed| changed.acl.as_deref()), self.tree) {
+            (Some(acl), _) => acl,
+            (None, Some(znode)) => znode.acl(),
+            (None, None) => unreachable!("a new znode has its own ACL"),
+        }
+    }
+
+    pub(crate) fn data(&self) -> Option<&'a [u8]> {
+        match (self.changed.and_then(|changed| changed.data.as_ref()), self.tree) {
+            (Some(data), _) => data.as_deref(),
+            (None, Some(znode)) => znode.data(),
+            (None, None) => unreachable!("a new znode has its own data"),
+        }
+    }
+
+    /// The znode as a change of it starts from.
+    pub(crate) fn to_changed(self) -> ChangedNode {
+        match self.changed {
+            Some(changed) => changed.clone(),
+            None => ChangedNode {
+                stat: self.stat(),
+                num_children: self.num_children(),
+                acl: None,
+                data: None,
+                digest: 0,
+            },
+        }
+    }
+}
+
+impl OutstandingChanges {
+    /// Nothing on its way; the tree has `digest`.
+    pub(crate) fn new(digest: Option<u64>) -> Self {
+        Self {
+            digest: digest.unwrap_or_default(),
+            digest_enabled: digest.is_some(),
+            ..Self::default()
+        }
+    }
+
+    /// The znode at `path`, if it will exist.
+    pub(crate) fn find<'a>(&'a self, tree: &'a DataTree, path: &str) -> Option<View<'a>> {
+        match self.by_path.get(path) {
+            Some(record) => record.node.as_ref().map(|changed| View {
+                changed: Some(changed),
+                tree: if changed.acl.is_some() && changed.data.is_some() { None } else { tree.find(path) },
+            }),
+            None => tree.find(path).map(|znode| View { changed: None, tree: Some(znode) }),
+        }
+    }
+
+    /// The znode at `path` becomes `node`, or is deleted.
+    pub(crate) fn put(&mut self, tree: &DataTree, zxid: Zxid, path: &str, node: Option<ChangedNode>) {
+        let mut node = node;
+        if self.digest_enabled {
+            let before = self.digest_of(tree, path);
+            let after = node.as_mut().map_or(0, |node| {
+                let data = match &node.data {
+                    Some(data) => data.as_deref(),
+                    None => tree.find(path).and_then(|znode| znode.data()),
+                };
+                node.digest = node_digest(path, data, &node.stat);
+                node.digest
+            });
+            self.digest = self.digest.wrapping_sub(before).wrapping_add(after);
+        }
+        let (key, replaced) = match self.by_path.get_key_value(path) {
+            Some((key, record)) => (Arc::clone(key), self.undo.is_some().then(|| record.clone())),
+            None => (Arc::from(path), None),
+        };
+        if let Some(undo) = &mut self.undo {
+            undo.replaced.push((Arc::clone(&key), replaced));
+        }
+        self.order.push_back((zxid, Arc::clone(&key)));
+        self.by_path.insert(key, ChangeRecord { zxid, node });
+    }
+
+    fn digest_of(&self, tree: &DataTree, path: &str) -> u64 {
+        match self.by_path.get(path) {
+            Some(record) => record.node.as_ref().map_or(0, |node| node.digest),
+            None => tree
+                .find(path)
+                .map_or(0, |znode| node_digest(path, znode.data(), &znode.stat_persisted())),
+        }
+    }
+
+    /// From here on changes can be taken back.
+    pub(crate) fn begin_multi(&mut self) {
+        self.undo =
+            Some(Undo { replaced: Vec::new(), digest: self.digest, order_len: self.order.len() });
+    }
+
+    /// Keeps the changes since [`Self::begin_multi`], or takes them back.
+    pub(crate) fn end_multi(&mut self, keep: bool) {
+        let Some(undo) = self.undo.take() else { return };
+        if keep {
+            return;
+        }
+        self.digest = undo.digest;
+        self.order.truncate(undo.order_len);
+        for (path, record) in undo.replaced.into_iter().rev() {
+            match record {
+                Some(record) => self.by_path.insert(path, record),
+                None => self.by_path.remove(&path),
+            };
+        }
+    }
+
+    /// Everything up to `zxid` is in the tree now.
+    pub(crate) fn applied(&mut self, zxid: Zxid) {
+        while let Some((_, path)) = self.order.pop_front_if(|(own, _)| *own <= zxid) {
+            if self.by_path.get(&path).is_some_and(|record| record.zxid <= zxid) {
+                self.by_path.remove(&path);
+            }
+        }
+    }
+
+    /// Adds to and takes from `paths` what changes on their way make a session's ephemerals.
+    pub(crate) fn amend_ephemerals(
+        &self,
+        session: SessionId,
+        paths: &mut std::collections::BTreeSet<String>,
+    ) {
+        // The order does not matter: each path is looked at once, and the set is sorted.
+        for (path, record) in &self.by_path {
+            match &record.node {
+                Some(node) if node.stat.ephemeral_owner == session.0 => {
+                    paths.insert(path.to_string());
+                }
+                Some(_) | None => {
+                    paths.remove(&**path);
+                }
+            }
+        }
+    }
+
+    /// The digest of the tree with everything on its way applied; `None` while digests are off.
+    pub(crate) fn digest(&self) -> Option<u64> {
+        self.digest_enabled.then_some(self.digest)
+    }
+
+    /// The tree turned out to have another digest with everything applied: start over from it.
+    pub(crate) fn reset_digest(&mut self, digest: u64) {
+        self.digest = digest;
+    }
+
+    /// How many paths have a change on its way.
+    pub(crate) fn len(&self) -> usize {
+        self.by_path.len()
+    }
+}

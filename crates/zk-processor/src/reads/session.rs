@@ -1,0 +1,30 @@
+//! getEphemerals, whoAmI: what belongs to the session and the connection that ask.
+
+use bytes::BytesMut;
+use zk_proto::Record;
+use zk_proto::data::ClientInfo;
+use zk_proto::proto::{GetEphemeralsRequest, GetEphemeralsResponse, WhoAmIResponse};
+
+use super::Read;
+use crate::auth;
+
+pub(super) fn ephemerals(read: &Read<'_>, request: &GetEphemeralsRequest, body: &mut BytesMut) {
+    let prefix = request.prefix_path.as_deref().map(str::trim).unwrap_or_default();
+    let wanted = |path: &str| prefix.is_empty() || prefix == "/" || path.starts_with(prefix);
+    let ephemerals = read
+        .db
+        .tree
+        .ephemerals(read.session)
+        .map(|path| path.to_string())
+        .filter(|path| wanted(path))
+        .collect();
+    GetEphemeralsResponse { ephemerals }.encode(body);
+}
+
+pub(super) fn who_am_i(read: &Read<'_>, body: &mut BytesMut) {
+    let info = |id: &zk_proto::acl::Id| ClientInfo {
+        auth_scheme: id.scheme.clone(),
+        user: auth::display_name(id).to_owned(),
+    };
+    WhoAmIResponse { client_info: read.ids.iter().map(info).collect() }.encode(body);
+}

@@ -1,0 +1,18 @@
+//! check, which is only within a multi.
+
+use zk_proto::ErrorCode;
+use zk_proto::acl::Perms;
+use zk_proto::proto::CheckVersionRequest;
+use zk_proto::txn::{CheckVersionTxn, Txn};
+
+use super::validate;
+use crate::prep::{Prep, next_version};
+
+pub(crate) fn prepare(prep: &Prep<'_>, request: &CheckVersionRequest) -> Result<Txn, ErrorCode> {
+    prep.check_session()?;
+    validate(&request.path)?;
+    let view = prep.find(&request.path)?;
+    prep.check_acl(view.acl(), Perms::READ)?;
+    let version = next_version(view.stat().version, request.version)?;
+    Ok(Txn::Check(CheckVersionTxn { path: request.path.clone(), version }))
+}

@@ -1,0 +1,19 @@
+//! closeSession: the session's ephemeral znodes go with it, in one transaction that names them.
+
+use std::collections::BTreeSet;
+
+use zk_proto::path;
+use zk_proto::txn::{CloseSessionTxn, Txn};
+
+use crate::prep::Prep;
+
+pub(crate) fn prepare(prep: &mut Prep<'_>) -> Txn {
+    let mut paths: BTreeSet<String> =
+        prep.tree.ephemerals(prep.session).map(|path| path.to_string()).collect();
+    prep.changes.amend_ephemerals(prep.session, &mut paths);
+    for path in &paths {
+        prep.put_parent(path::parent(path), |parent| parent.num_children -= 1);
+        prep.put(path, None);
+    }
+    Txn::CloseSession(Some(CloseSessionTxn { paths_to_delete: paths.into_iter().collect() }))
+}

@@ -1,0 +1,3 @@
+//! Operations.
+pub mod four_letter;
+pub mod metrics;

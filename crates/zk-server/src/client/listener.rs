@@ -1,0 +1,148 @@
+//! Accepting connections, within limits.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+
+use super::connection;
+use crate::context::{Context, Counters};
+
+/// How long to wait after the system could not give a connection: it is out of file descriptors.
+const ACCEPT_RETRY: Duration = Duration::from_millis(50);
+
+/// The system's usual backlog.
+const BACKLOG: u32 = 1024;
+
+/// How many connections there are, in all and for each address.
+#[derive(Debug, Default)]
+pub struct Limits {
+    counts: Mutex<Counts>,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    all: u32,
+    by_address: HashMap<IpAddr, u32>,
+}
+
+/// One connection's place within the limits, given back when dropped.
+#[derive(Debug)]
+struct Place {
+    limits: Arc<Limits>,
+    address: IpAddr,
+}
+
+impl Limits {
+    fn counts(&self) -> MutexGuard<'_, Counts> {
+        self.counts.lock().expect("no holder of this lock panics: a panic ends the process")
+    }
+
+    fn admit(self: &Arc<Self>, address: IpAddr, all_max: Option<u32>, each_max: Option<u32>) -> Option<Place> {
+        let mut counts = self.counts();
+        let same = counts.by_address.get(&address).copied().unwrap_or_default();
+        if all_max.is_some_and(|max| counts.all >= max) || each_max.is_some_and(|max| same >= max) {
+            return None;
+        }
+        counts.all += 1;
+        counts.by_address.insert(address, same + 1);
+        Some(Place { limits: Arc::clone(self), address })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut counts = self.limits.counts();
+        counts.all -= 1;
+        if let Some(count) = counts.by_address.get_mut(&self.address) {
+            *count -= 1;
+            if *count == 0 {
+                counts.by_address.remove(&self.address);
+            }
+        }
+    }
+}
+
+/// A bound client port.
+#[derive(Debug)]
+pub struct Listener {
+    socket: TcpListener,
+    limits: Arc<Limits>,
+}
+
+impl Listener {
+    /// Binds `address`.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn bind(address: SocketAddr, backlog: Option<u32>) -> io::Result<Self> {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        Ok(Self { socket: socket.listen(backlog.unwrap_or(BACKLOG))?, limits: Arc::default() })
+    }
+
+    /// The address that it is bound to.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.socket.local_addr()
+    }
+
+    /// Serves connections until it is dropped.
+    pub async fn run(self, context: Arc<Context>) {
+        loop {
+            match self.socket.accept().await {
+                Ok((stream, peer)) => self.admit(&context, stream, peer),
+                Err(error) => {
+                    tracing::warn!(%error, "no connection could be accepted: raise the limit of open files?");
+                    tokio::time::sleep(ACCEPT_RETRY).await;
+                }
+            }
+        }
+    }
+
+    fn admit(&self, context: &Arc<Context>, stream: TcpStream, peer: SocketAddr) {
+        let limits = &context.config.limits;
+        let Some(place) = self.limits.admit(peer.ip(), limits.max_cnxns, limits.max_client_cnxns) else {
+            Counters::add(&context.counters.connection_rejected, 1);
+            tracing::warn!(
+                %peer, max_cnxns = ?limits.max_cnxns, max_client_cnxns = ?limits.max_client_cnxns,
+                "connection closed: too many connections in all or from this address"
+            );
+            return;
+        };
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%peer, %error, "connection lost");
+            return;
+        }
+        let context = Arc::clone(context);
+        tokio::spawn(async move {
+            connection::run(context, stream, peer).await;
+            drop(place);
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_given_back() {
+        let limits = Arc::new(Limits::default());
+        let [a, b] = [IpAddr::from([127, 0, 0, 1]), IpAddr::from([127, 0, 0, 2])];
+        let first = limits.admit(a, Some(2), Some(1));
+        assert!(first.is_some());
+        assert!(limits.admit(a, Some(2), Some(1)).is_none(), "two from one address");
+        let second = limits.admit(b, Some(2), Some(1));
+        assert!(limits.admit(a, Some(2), None).is_none(), "three in all");
+        drop((first, second));
+        assert!(limits.admit(a, Some(2), Some(1)).is_some());
+        assert!(limits.counts().by_address.is_empty());
+    }
+}

@@ -1,0 +1,191 @@
+//! Where a connection's frames wait for its socket.
+//!
+//! The core pushes frames under its locks, so a push never does more than append. Whoever called the
+//! core flushes afterwards everything it touched: for a write that is the store thread itself, which
+//! saves the connection's task from being woken for every reply.
+
+use std::cell::RefCell;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use bytes::{Buf, BytesMut};
+use tokio::net::TcpStream;
+use tokio::sync::Notify;
+use zk_processor::Outbox;
+
+use crate::context::{Context, Counters};
+
+/// Unsent bytes at which a client counts as one that does not read: its connection is closed, its
+/// session lives on. It is above the largest single reply that a sensible tree gives.
+const UNSENT_MAX: usize = 64 << 20;
+
+thread_local! {
+    /// Outboxes that the core pushed to on this thread since the last flush.
+    static TOUCHED: RefCell<Vec<Arc<ConnectionOutbox>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Sends what the core has pushed on this thread.
+pub fn flush_touched(context: &Context) {
+    loop {
+        let Some(outbox) = TOUCHED.with_borrow_mut(Vec::pop) else { return };
+        outbox.flush(context);
+    }
+}
+
+/// One connection's outgoing half.
+#[derive(Debug)]
+pub(crate) struct ConnectionOutbox {
+    stream: TcpStream,
+    state: Mutex<State>,
+    /// Wakes the connection's task: something of [`Signals`] changed.
+    wake: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    unsent: BytesMut,
+    /// On this thread's list, or being flushed: whoever does it sees what is pushed meanwhile.
+    touched: bool,
+    flushing: bool,
+    signals: Signals,
+}
+
+/// What the connection's task has to know.
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct Signals {
+    /// The socket is full: wait until it is writable, then flush.
+    pub(crate) stalled: bool,
+    /// Close when everything is sent.
+    pub(crate) closing: bool,
+    /// Everything that will be sent is sent, or cannot be.
+    pub(crate) done: bool,
+    /// The client may be read again.
+    pub(crate) resumed: bool,
+}
+
+impl ConnectionOutbox {
+    pub(crate) fn new(stream: TcpStream) -> Arc<Self> {
+        Arc::new(Self { stream, state: Mutex::default(), wake: Notify::new() })
+    }
+
+    pub(crate) fn stream(&self) -> &TcpStream {
+        &self.stream
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("no holder of this lock panics: a panic ends the process")
+    }
+
+    pub(crate) async fn woken(&self) {
+        self.wake.notified().await;
+    }
+
+    /// What changed; `resumed` is taken.
+    pub(crate) fn signals(&self) -> Signals {
+        let mut state = self.state();
+        let signals = state.signals;
+        state.signals.resumed = false;
+        signals
+    }
+
+    /// Sends `bytes` as the last thing on this connection.
+    pub(crate) fn finish_with(&self, bytes: &[u8], context: &Context) {
+        let mut state = self.state();
+        state.unsent.extend_from_slice(bytes);
+        state.signals.closing = true;
+        drop(state);
+        self.flush(context);
+    }
+
+    /// Sends as much as the socket takes. Nothing is locked during the system call, so a push never
+    /// waits for it.
+    pub(crate) fn flush(&self, context: &Context) {
+        let mut state = self.state();
+        state.touched = false;
+        if state.flushing {
+            return;
+        }
+        state.flushing = true;
+        state.signals.stalled = false;
+        let mut wake = false;
+        while !state.unsent.is_empty() && !state.signals.done {
+            let mut sending = std::mem::take(&mut state.unsent);
+            drop(state);
+            let sent = self.stream.try_write(&sending);
+            state = self.state();
+            match sent {
+                Ok(len) => {
+                    Counters::add(&context.counters.response_bytes, len as u64);
+                    sending.advance(len);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    state.signals.stalled = true;
+                }
+                Err(_) => {
+                    state.signals.done = true; // the reader finds out what happened, and says so
+                    sending.clear();
+                }
+            }
+            if !sending.is_empty() {
+                sending.unsplit(std::mem::take(&mut state.unsent));
+                state.unsent = sending;
+            }
+            if state.signals.stalled {
+                wake = true;
+                break;
+            }
+        }
+        if state.unsent.is_empty() {
+            state.unsent = BytesMut::new(); // an idle connection keeps no buffer
+        }
+        if state.signals.closing && state.unsent.is_empty() {
+            state.signals.done = true;
+        }
+        state.flushing = false;
+        wake |= state.signals.done;
+        drop(state);
+        if wake {
+            self.wake.notify_one();
+        }
+    }
+}
+
+/// The core's end of an outbox.
+#[derive(Debug)]
+pub(crate) struct Handle(pub(crate) Arc<ConnectionOutbox>);
+
+impl Handle {
+    fn touch(&self, state: &mut State) {
+        if !state.touched {
+            state.touched = true;
+            TOUCHED.with_borrow_mut(|touched| touched.push(Arc::clone(&self.0)));
+        }
+    }
+}
+
+impl Outbox for Handle {
+    fn push(&self, write: &mut dyn FnMut(&mut BytesMut)) {
+        let mut state = self.0.state();
+        if state.signals.closing || state.signals.done {
+            return;
+        }
+        if state.unsent.len() > UNSENT_MAX {
+            state.signals.done = true;
+            state.unsent = BytesMut::new();
+        } else {
+            write(&mut state.unsent);
+        }
+        self.touch(&mut state);
+    }
+
+    fn close(&self) {
+        let mut state = self.0.state();
+        state.signals.closing = true;
+        self.touch(&mut state);
+    }
+
+    fn resume(&self) {
+        self.0.state().signals.resumed = true;
+        self.0.wake.notify_one();
+    }
+}

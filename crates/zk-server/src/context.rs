@@ -1,0 +1,100 @@
+//! What every task of the shell shares.
+
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use zk_config::ServerConfig;
+use zk_processor::{Histogram, Node, Now};
+
+use crate::storage::StoreQueue;
+
+/// The two clocks that the core is told.
+#[derive(Debug)]
+pub struct Clock {
+    start: Instant,
+}
+
+impl Clock {
+    /// A clock that counts from now.
+    #[must_use]
+    pub fn start() -> Self {
+        Self { start: Instant::now() }
+    }
+
+    /// This moment.
+    #[must_use]
+    pub fn now(&self) -> Now {
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Now {
+            mono_us: i64::try_from(self.start.elapsed().as_micros()).unwrap_or(i64::MAX),
+            wall_ms: i64::try_from(wall.as_millis()).unwrap_or(i64::MAX),
+        }
+    }
+}
+
+/// What the shell itself counts; the core counts the rest ([`zk_processor::Stats`]).
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Bytes read from clients.
+    pub bytes_received: AtomicU64,
+    /// Bytes written to clients.
+    pub response_bytes: AtomicU64,
+    /// Connections closed at once, because there were too many.
+    pub connection_rejected: AtomicU64,
+    /// Connections that ended.
+    pub connection_drops: AtomicU64,
+    /// Connections closed because no session came.
+    pub sessionless_expired: AtomicU64,
+    /// Requests refused because too many bytes of large ones were in flight.
+    pub large_requests_rejected: AtomicU64,
+    /// Bytes of large requests in flight.
+    pub large_request_bytes: AtomicI64,
+    /// How long the log's syncs took, in µs.
+    pub fsync: Histogram,
+    /// Syncs that took longer than `fsync.warningthresholdms`.
+    pub fsync_threshold_exceeded: AtomicU64,
+    /// Transactions in each sync.
+    pub batch_size: Histogram,
+    /// How long checkpoints took, in µs.
+    pub checkpoint: Histogram,
+    /// Checkpoints that failed.
+    pub checkpoint_errors: AtomicU64,
+    /// Loading the state at the start, in µs.
+    pub load_state_us: AtomicU64,
+    /// Replaying the log at the start, in µs.
+    pub replay_us: AtomicU64,
+    /// Transactions replayed at the start.
+    pub replayed: AtomicU64,
+    /// Length of the last response, of the shortest (0: none yet) and the longest, in bytes.
+    pub last_response_bytes: AtomicU64,
+    /// The shortest.
+    pub min_response_bytes: AtomicU64,
+    /// The longest.
+    pub max_response_bytes: AtomicU64,
+}
+
+impl Counters {
+    /// Adds to a counter.
+    pub fn add(counter: &AtomicU64, count: u64) {
+        counter.fetch_add(count, Ordering::Relaxed);
+    }
+}
+
+/// One running server.
+#[derive(Debug)]
+pub struct Context {
+    /// The core.
+    pub node: Node,
+    /// How it was configured.
+    pub config: ServerConfig,
+    /// Its clocks.
+    pub clock: Clock,
+    /// When it started, in ms of the wall clock.
+    pub started_wall_ms: i64,
+    /// The shell's counts.
+    pub counters: Counters,
+    /// Where writes wait for the store thread.
+    pub queue: StoreQueue,
+    /// Whether the disk is nearly full.
+    pub disk_low: AtomicBool,
+}

@@ -1,0 +1,307 @@
+//! Starting, serving, stopping.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinSet;
+use zk_config::ServerConfig;
+use zk_processor::{Authenticator, ContainerConfig, Node, NodeConfig};
+use zk_proto::ServerId;
+use zk_proto::create_mode::ExtendedTypes;
+use zk_session::{SessionConfig, first_id};
+use zk_storage::{LogConfig, StorageConfig};
+use zk_tree::TreeConfig;
+
+use crate::client::{Listener, flush_touched};
+use crate::context::{Clock, Context, Counters};
+use crate::storage::{self, Batch, StoreQueue};
+use crate::{Exit, admin};
+
+/// How often the core is told the time, at least: sessions expire to within a tick of it.
+const TICK_MAX: Duration = Duration::from_millis(100);
+
+/// The id that a standalone server puts into its sessions' ids, as upstream does.
+const STANDALONE_ID: ServerId = ServerId(1);
+
+/// Why a server did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The data.
+    #[error(transparent)]
+    Data(#[from] storage::RecoveryError),
+    /// A port.
+    #[error("cannot listen for clients on {address}: {source}; is another server running?")]
+    Bind {
+        /// Where.
+        address: String,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// The metrics endpoint.
+    #[error("cannot serve metrics on {address}: {source}; set metricsProvider.httpPort to a free port")]
+    Metrics {
+        /// Where.
+        address: String,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// The system refuses threads or signals.
+    #[error("cannot start: {0}")]
+    System(#[from] io::Error),
+    /// The configuration asks for what is not there.
+    #[error("{0}")]
+    Config(String),
+}
+
+impl StartError {
+    /// The exit code that upstream has for it.
+    #[must_use]
+    pub fn exit(&self) -> Exit {
+        match self {
+            Self::Data(_) => Exit::DataDir,
+            Self::Config(_) => Exit::Invocation,
+            Self::Metrics { .. } => Exit::Admin,
+            Self::Bind { .. } | Self::System(_) => Exit::Unexpected,
+        }
+    }
+}
+
+/// A server that serves.
+#[derive(Debug)]
+pub struct Running {
+    context: Arc<Context>,
+    client_address: SocketAddr,
+    tasks: JoinSet<()>,
+    store: JoinHandle<()>,
+    checkpoints: JoinHandle<()>,
+    stop_checkpoints: SyncSender<()>,
+}
+
+impl Running {
+    /// Where clients connect.
+    #[must_use]
+    pub fn client_address(&self) -> SocketAddr {
+        self.client_address
+    }
+
+    /// What its tasks share.
+    #[must_use]
+    pub fn context(&self) -> &Arc<Context> {
+        &self.context
+    }
+
+    /// Stops: no new connections or requests, what was accepted gets durable, then everything ends.
+    pub async fn stop(mut self) {
+        self.tasks.shutdown().await;
+        drop(self.stop_checkpoints.try_send(()));
+        drop(self.stop_checkpoints);
+        self.context.queue.stop();
+        let threads = [self.store, self.checkpoints];
+        let joined = tokio::task::spawn_blocking(move || threads.map(JoinHandle::join)).await;
+        if joined.is_err() {
+            tracing::error!("a thread ended badly");
+        }
+    }
+}
+
+/// Starts a server; within a tokio runtime.
+///
+/// # Errors
+/// See [`StartError`].
+pub fn start(config: ServerConfig) -> Result<Running, StartError> {
+    let clock = Clock::start();
+    let now = clock.now();
+    if config.ensemble.has_peers() {
+        return Err(StartError::Config(
+            "the configuration names several servers: ensembles come with a later release; \
+             leave one server.N line or none"
+                .into(),
+        ));
+    }
+    let address = client_address(&config)?;
+    let extended_types =
+        if config.tree.extended_types_enabled { ExtendedTypes::Enabled } else { ExtendedTypes::Disabled };
+    let digest_enabled = config.storage.digest_enabled;
+    let recovered =
+        storage::recover(&storage_config(&config), TreeConfig { extended_types, digest_enabled })?;
+    tracing::info!(
+        zxid = %recovered.db.tree.last_zxid(), znodes = recovered.db.tree.node_count(),
+        sessions = recovered.db.tree.sessions().len(), replayed = recovered.replayed,
+        load_ms = recovered.load_us / 1000, replay_ms = recovered.replay_us / 1000, "data loaded"
+    );
+    // Listening before anything is started: a port that is taken leaves nothing behind.
+    let listener = Listener::bind(address, config.client_port_listen_backlog)
+        .map_err(|source| StartError::Bind { address: address.to_string(), source })?;
+    let client_address = listener.local_addr()?;
+    let metrics = metrics_listener(&config)?;
+
+    let node = Node::standalone(node_config(&config, extended_types, now.wall_ms), recovered.db, now);
+    let context = Arc::new(Context {
+        node,
+        clock,
+        started_wall_ms: now.wall_ms,
+        counters: Counters {
+            load_state_us: AtomicU64::new(recovered.load_us),
+            replay_us: AtomicU64::new(recovered.replay_us),
+            replayed: AtomicU64::new(recovered.replayed),
+            ..Counters::default()
+        },
+        queue: StoreQueue::default(),
+        disk_low: AtomicBool::new(false),
+        config,
+    });
+    let log_handle = recovered.log.handle();
+    let store = {
+        let (context, log) = (Arc::clone(&context), recovered.log);
+        Builder::new().name("store".into()).spawn(move || storage::run_store(&context, log))?
+    };
+    let (stop_checkpoints, stop) = sync_channel(1);
+    let checkpoints = {
+        let (context, state) = (Arc::clone(&context), recovered.state);
+        Builder::new()
+            .name("checkpoint".into())
+            .spawn(move || storage::run_checkpoints(&context, &state, &log_handle, &stop))?
+    };
+    let mut tasks = JoinSet::new();
+    tasks.spawn(ticks(Arc::clone(&context)));
+    tasks.spawn(listener.run(Arc::clone(&context)));
+    if let Some(listener) = metrics {
+        tracing::info!(address = %listener.local_addr()?, "serving metrics");
+        tasks.spawn(admin::metrics::serve(Arc::clone(&context), listener, std::future::pending()));
+    }
+    tracing::info!(address = %client_address, "serving clients");
+    Ok(Running { context, client_address, tasks, store, checkpoints, stop_checkpoints })
+}
+
+/// Starts a server and serves until SIGTERM or SIGINT.
+///
+/// # Errors
+/// See [`StartError`].
+pub fn run(config: ServerConfig) -> Result<(), StartError> {
+    exit_on_panic();
+    raise_file_limit();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let running = start(config)?;
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::info!("stopping");
+        running.stop().await;
+        tracing::info!("stopped");
+        Ok(())
+    })
+}
+
+/// Tells the core the time.
+async fn ticks(context: Arc<Context>) {
+    let tick = Duration::from_millis(context.config.tick_time_ms.into());
+    let mut interval = tokio::time::interval((tick / 4).clamp(Duration::from_millis(5), TICK_MAX));
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+    loop {
+        interval.tick().await;
+        let mut batch = Batch::new(&context.queue);
+        context.node.on_tick(context.clock.now(), &mut |action| batch.push(action));
+        drop(batch);
+        flush_touched(&context);
+    }
+}
+
+/// A server that has lost a thread must not go on answering (R10).
+fn exit_on_panic() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        report(panic);
+        crate::abort();
+    }));
+}
+
+/// As many connections as the system allows without asking.
+fn raise_file_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::warn!(%error, "the limit of open files could not be raised");
+    }
+}
+
+fn client_address(config: &ServerConfig) -> Result<SocketAddr, StartError> {
+    let Some(listener) = &config.client_listener else {
+        return Err(StartError::Config("clientPort is not set: no client could connect".into()));
+    };
+    resolve(listener.host.as_deref(), listener.port)
+}
+
+/// Without a host: every address of the machine, of both families where it has both.
+fn resolve(host: Option<&str>, port: u16) -> Result<SocketAddr, StartError> {
+    let Some(host) = host.filter(|host| !matches!(*host, "" | "0.0.0.0" | "::" | "*")) else {
+        let any = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), port);
+        let has_v6 = std::net::UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).is_ok();
+        return Ok(if has_v6 { any } else { SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), port) });
+    };
+    let no_address = || StartError::Config(format!("{host} has no address"));
+    (host, port).to_socket_addrs().map_err(|_| no_address())?.next().ok_or_else(no_address)
+}
+
+fn metrics_listener(config: &ServerConfig) -> Result<Option<TcpListener>, StartError> {
+    let Some(http) = &config.metrics.http else { return Ok(None) };
+    let address = resolve(http.host.as_deref(), http.port)?;
+    let bind = || {
+        let listener = std::net::TcpListener::bind(address)?;
+        listener.set_nonblocking(true)?;
+        TcpListener::from_std(listener)
+    };
+    bind().map(Some).map_err(|source| StartError::Metrics { address: address.to_string(), source })
+}
+
+fn storage_config(config: &ServerConfig) -> StorageConfig {
+    let log = LogConfig { force_sync: config.storage.force_sync, ..LogConfig::default() };
+    StorageConfig { data_dir: config.data_dir.clone(), data_log_dir: config.data_log_dir.clone(), log }
+}
+
+fn node_config(config: &ServerConfig, extended_types: ExtendedTypes, start_ms: i64) -> NodeConfig {
+    let ms = |ms: u32| i32::try_from(ms).unwrap_or(i32::MAX);
+    let session = SessionConfig {
+        tick_ms: config.tick_time_ms.into(),
+        min_timeout_ms: ms(config.min_session_timeout_ms),
+        max_timeout_ms: ms(config.max_session_timeout_ms),
+        first_id: first_id(STANDALONE_ID, start_ms),
+    };
+    let auth = &config.auth;
+    let ensemble = auth.providers.iter().any(|provider| {
+        provider.class_name == "org.apache.zookeeper.server.auth.EnsembleAuthenticationProvider"
+    });
+    NodeConfig {
+        auth: Authenticator {
+            skip_acl: auth.skip_acl,
+            digest_enabled: auth.digest_enabled,
+            super_digest: auth.super_digest.as_ref().map(|secret| secret.reveal().to_owned()),
+            ensemble_names: ensemble.then(|| auth.ensemble_auth_names.clone()),
+        },
+        extended_types,
+        digest_enabled: config.storage.digest_enabled,
+        enforce_quota: config.tree.enforce_quota,
+        reconfig_enabled: config.ensemble.reconfig_enabled,
+        containers: ContainerConfig {
+            check_interval_ms: config.tree.container_check_interval_ms.into(),
+            max_per_minute: config.tree.container_max_per_minute,
+            max_never_used_ms: config
+                .tree
+                .container_max_never_used_interval_ms
+                .map_or(0, |ms| i64::try_from(ms).unwrap_or(i64::MAX)),
+        },
+        global_outstanding_limit: config.limits.global_outstanding_limit as usize,
+        ..NodeConfig::new(session)
+    }
+}

@@ -1,0 +1,13 @@
+//! The threads that write: the store thread, which makes transactions durable, and the checkpoint
+//! thread, which brings the state in RocksDB up to date.
+
+mod acl;
+mod checkpoint;
+mod queue;
+mod recovery;
+mod store_thread;
+
+pub use checkpoint::run as run_checkpoints;
+pub use queue::{Batch, StoreQueue};
+pub use recovery::{Recovered, RecoveryError, recover};
+pub use store_thread::run as run_store;

@@ -1,0 +1,271 @@
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use zk_proto::{ErrorCode, ServerId, SessionId};
+
+use crate::expiry::{ExpiryQueue, bucket};
+
+/// Limits of sessions.
+#[derive(Debug, Clone, Copy)]
+pub struct SessionConfig {
+    /// The unit of expiry, in ms.
+    pub tick_ms: i64,
+    /// The shortest timeout that a client can negotiate, in ms.
+    pub min_timeout_ms: i32,
+    /// The longest one, in ms.
+    pub max_timeout_ms: i32,
+    /// The first id to give; see [`first_id`].
+    pub first_id: SessionId,
+}
+
+/// The first session id of a server that starts at `start_ms` (`SessionTrackerImpl.
+/// initializeNextSessionId`): 40 bits of time, and the server's id in the top byte.
+#[must_use]
+pub fn first_id(server_id: ServerId, start_ms: i64) -> SessionId {
+    let time = start_ms.cast_unsigned() << 24 >> 8;
+    let id = time.cast_signed() | (server_id.0 << 56);
+    SessionId(if id == i64::MIN { id + 1 } else { id })
+}
+
+/// When a session was last heard of, shared with its connection: a touch is one store, and nobody
+/// waits for the tracker.
+#[derive(Debug, Clone)]
+pub struct Heard(Arc<AtomicI64>);
+
+impl Heard {
+    /// The session was heard of at `now_ms`.
+    pub fn touch(&self, now_ms: i64) {
+        self.0.store(now_ms, Ordering::Relaxed);
+    }
+
+    fn at(&self) -> i64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+#[derive(Debug)]
+struct Session {
+    timeout_ms: i32,
+    closing: bool,
+    heard: Heard,
+}
+
+/// All sessions of an ensemble, as its leader (or a standalone server) keeps them.
+#[derive(Debug)]
+pub struct SessionTracker {
+    config: SessionConfig,
+    next_id: SessionId,
+    sessions: BTreeMap<SessionId, Session>,
+    expiry: ExpiryQueue,
+}
+
+impl SessionTracker {
+    /// No sessions yet.
+    #[must_use]
+    pub fn new(config: SessionConfig) -> Self {
+        Self { config, next_id: config.first_id, sessions: BTreeMap::new(), expiry: ExpiryQueue::default() }
+    }
+
+    /// The timeout that a client gets when it asks for `requested_ms`.
+    #[must_use]
+    pub fn negotiate(&self, requested_ms: i32) -> i32 {
+        requested_ms.max(self.config.min_timeout_ms).min(self.config.max_timeout_ms)
+    }
+
+    /// An id that no session has had.
+    pub fn next_id(&mut self) -> SessionId {
+        let id = self.next_id;
+        self.next_id = SessionId(id.0.wrapping_add(1));
+        id
+    }
+
+    /// Follows a session from now on. One that is already followed keeps its state.
+    pub fn track(&mut self, id: SessionId, timeout_ms: i32, now_ms: i64) {
+        // A restored session whose id this server would give next: the clock went back.
+        if id.0 >> 56 == self.next_id.0 >> 56 && id >= self.next_id {
+            self.next_id = SessionId(id.0.wrapping_add(1));
+        }
+        if self.sessions.contains_key(&id) {
+            return;
+        }
+        let heard = Heard(Arc::new(AtomicI64::new(now_ms)));
+        self.expiry.insert(bucket(now_ms + i64::from(timeout_ms), self.config.tick_ms), id);
+        self.sessions.insert(id, Session { timeout_ms, closing: false, heard });
+    }
+
+    /// A client comes back to its session: touches it, and from now on `timeout_ms` counts.
+    /// `None` if the session is closing or gone.
+    pub fn reattach(&mut self, id: SessionId, timeout_ms: i32, now_ms: i64) -> Option<Heard> {
+        let session = self.sessions.get_mut(&id).filter(|session| !session.closing)?;
+        session.timeout_ms = timeout_ms;
+        session.heard.touch(now_ms);
+        // A shorter timeout may be due before the bucket that it is in; twice in the queue is harmless.
+        self.expiry.insert(bucket(now_ms + i64::from(timeout_ms), self.config.tick_ms), id);
+        Some(session.heard.clone())
+    }
+
+    /// Where the session's connection notes that it was heard of.
+    #[must_use]
+    pub fn heard(&self, id: SessionId) -> Option<Heard> {
+        self.sessions.get(&id).map(|session| session.heard.clone())
+    }
+
+    /// Whether a request of this session may be prepared.
+    ///
+    /// # Errors
+    /// `SESSION_EXPIRED` while it is closing, `UNKNOWN_SESSION` afterwards.
+    pub fn check(&self, id: SessionId) -> Result<(), ErrorCode> {
+        match self.sessions.get(&id) {
+            None => Err(ErrorCode::UNKNOWN_SESSION),
+            Some(session) if session.closing => Err(ErrorCode::SESSION_EXPIRED),
+            Some(_) => Ok(()),
+        }
+    }
+
+    /// [`Self::check`] for what belongs to a session: an unknown one has expired.
+    ///
+    /// # Errors
+    /// `SESSION_EXPIRED`.
+    pub fn check_global(&self, id: SessionId) -> Result<(), ErrorCode> {
+        self.check(id).map_err(|_| ErrorCode::SESSION_EXPIRED)
+    }
+
+    /// A closeSession is on its way; nothing else of this session is accepted.
+    pub fn set_closing(&mut self, id: SessionId) {
+        if let Some(session) = self.sessions.get_mut(&id) {
+            session.closing = true;
+        }
+    }
+
+    /// The session is closed.
+    pub fn remove(&mut self, id: SessionId) {
+        self.sessions.remove(&id);
+    }
+
+    /// The sessions whose timeout has passed at `now_ms`; they are closing from now on.
+    pub fn expire(&mut self, now_ms: i64) -> Vec<SessionId> {
+        let mut expired = Vec::new();
+        for id in self.expiry.take_due(now_ms) {
+            let Some(session) = self.sessions.get_mut(&id) else { continue };
+            if session.closing {
+                continue;
+            }
+            let due = bucket(session.heard.at() + i64::from(session.timeout_ms), self.config.tick_ms);
+            if due <= now_ms {
+                session.closing = true;
+                expired.push(id);
+            } else {
+                self.expiry.insert(due, id);
+            }
+        }
+        expired
+    }
+
+    /// Gives every session a full timeout from `now_ms`, as a new leader must.
+    pub fn touch_all(&mut self, now_ms: i64) {
+        for session in self.sessions.values() {
+            session.heard.touch(now_ms);
+        }
+    }
+
+    /// How many sessions there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.sessions.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.sessions.is_empty()
+    }
+
+    /// The sessions by the tick at which they expire if they are not heard of again, for `dump`.
+    #[must_use]
+    pub fn by_expiry(&self) -> BTreeMap<i64, Vec<SessionId>> {
+        let mut buckets: BTreeMap<i64, Vec<SessionId>> = BTreeMap::new();
+        for (id, session) in &self.sessions {
+            let due = session.heard.at() + i64::from(session.timeout_ms);
+            buckets.entry(bucket(due, self.config.tick_ms)).or_default().push(*id);
+        }
+        buckets
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: SessionId = SessionId(0x0100_0000_0000_0010);
+
+    fn tracker() -> SessionTracker {
+        SessionTracker::new(SessionConfig {
+            tick_ms: 100,
+            min_timeout_ms: 200,
+            max_timeout_ms: 2000,
+            first_id: A,
+        })
+    }
+
+    #[test]
+    fn timeouts_are_clamped() {
+        let tracker = tracker();
+        assert_eq!([1, 500, i32::MAX, -1].map(|ms| tracker.negotiate(ms)), [200, 500, 2000, 200]);
+    }
+
+    #[test]
+    fn a_session_expires_after_its_timeout_and_within_a_tick() {
+        for start in [0, 1, 99, 100, 12_345] {
+            let mut tracker = tracker();
+            tracker.track(A, 300, start);
+            let expired_at = (start..).find(|now| !tracker.expire(*now).is_empty()).unwrap();
+            assert!(expired_at > start + 300 && expired_at <= start + 400, "{start}: {expired_at}");
+            assert_eq!(tracker.check(A), Err(ErrorCode::SESSION_EXPIRED));
+            assert!(tracker.expire(expired_at + 10_000).is_empty(), "expired twice");
+        }
+    }
+
+    #[test]
+    fn touching_puts_expiry_off() {
+        let mut tracker = tracker();
+        tracker.track(A, 300, 0);
+        let heard = tracker.heard(A).unwrap();
+        for now in (0..5000).step_by(10) {
+            heard.touch(now);
+            assert!(tracker.expire(now).is_empty());
+        }
+        assert!(tracker.expire(5290).is_empty());
+        assert_eq!(tracker.expire(5400), [A]);
+    }
+
+    #[test]
+    fn coming_back_with_a_shorter_timeout_counts_from_then() {
+        let mut tracker = tracker();
+        tracker.track(A, 2000, 0);
+        tracker.reattach(A, 200, 100).unwrap();
+        assert_eq!(tracker.expire(400), [A]);
+        assert!(tracker.reattach(A, 200, 400).is_none(), "an expired session came back");
+        tracker.remove(A);
+        assert!(tracker.reattach(A, 200, 400).is_none());
+        assert_eq!(tracker.check(A), Err(ErrorCode::UNKNOWN_SESSION));
+        assert_eq!(tracker.check_global(A), Err(ErrorCode::SESSION_EXPIRED));
+    }
+
+    #[test]
+    fn ids_are_never_given_twice() {
+        let mut tracker = tracker();
+        tracker.track(SessionId(A.0 + 5), 300, 0);
+        tracker.track(SessionId(0x0200_0000_0000_0000), 300, 0);
+        assert_eq!(tracker.next_id(), SessionId(A.0 + 6));
+        assert_eq!(tracker.next_id(), SessionId(A.0 + 7));
+    }
+
+    #[test]
+    fn the_top_byte_of_an_id_is_the_server() {
+        let id = first_id(ServerId(5), 1_700_000_000_000);
+        assert_eq!(id.0 >> 56, 5);
+        assert_ne!(first_id(ServerId(5), 1_700_000_000_001), id);
+        assert_ne!(first_id(ServerId(128), 0).0, i64::MIN);
+    }
+}

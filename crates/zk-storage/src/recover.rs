@@ -1,0 +1,104 @@
+//! Opening everything that a server stored, and checking that it belongs together.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::error::StorageError;
+use crate::identity::{self, StoreId};
+use crate::state::State;
+use crate::txn_log::{Log, LogConfig, Reader};
+
+/// The log's folder within dataLogDir.
+const LOG_FOLDER: &str = "paddock-log";
+/// The state's folder within dataDir.
+const STATE_FOLDER: &str = "paddock-state";
+
+/// Where the data is, and how the log is kept.
+#[derive(Debug, Clone)]
+pub struct StorageConfig {
+    /// `dataDir`; made where it is missing.
+    pub data_dir: PathBuf,
+    /// `dataLogDir`, which may be the same.
+    pub data_log_dir: PathBuf,
+    /// The log.
+    pub log: LogConfig,
+}
+
+/// What a server starts from: the state, and the transactions to apply on top of it.
+pub struct Opened {
+    /// To write to. It knows the last zxid and the epochs.
+    pub log: Log,
+    /// As of [`Meta::applied`](crate::Meta::applied), or empty.
+    pub state: State,
+    /// The transactions above the applied zxid, in order.
+    pub replay: Reader,
+}
+
+/// Opens the data of one server, or makes it where there is none.
+///
+/// # Errors
+/// See [`StorageError`]: whatever is missing, damaged or somebody else's is named, and left as it is.
+pub fn open(config: &StorageConfig) -> Result<Opened, StorageError> {
+    let log_folder = config.data_log_dir.join(LOG_FOLDER);
+    let state_folder = config.data_dir.join(STATE_FOLDER);
+    if identity::read(&log_folder)?.is_none() && identity::read(&state_folder)?.is_none() {
+        refuse_apache_data(&config.data_dir, "snapshot.")?;
+        refuse_apache_data(&config.data_log_dir, "log.")?;
+    }
+
+    let log_lock = identity::lock(&log_folder)?;
+    let state_lock = identity::lock(&state_folder)?;
+    let store = match (identity::read(&log_folder)?, identity::read(&state_folder)?) {
+        (Some(log_store), Some(state_store)) if log_store == state_store => log_store,
+        (Some(log_store), Some(state_store)) => {
+            let (log, state) = (log_folder, state_folder);
+            return Err(StorageError::Mismatch { log, log_store, state, state_store });
+        }
+        // A state can be made again from a log that begins at the beginning, which is checked below.
+        (Some(store), None) => {
+            identity::write(&state_folder, store)?;
+            store
+        }
+        (None, Some(_)) => {
+            return Err(StorageError::MissingLog { state: state_folder, log: log_folder });
+        }
+        (None, None) => {
+            let random = Path::new("/dev/urandom");
+            let store = StoreId::random().map_err(StorageError::io("read", random))?;
+            // The log first: see above.
+            identity::write(&log_folder, store)?;
+            identity::write(&state_folder, store)?;
+            store
+        }
+    };
+
+    let log = Log::open(log_lock, store, config.log)?;
+    let state = State::open(state_lock, store)?;
+    let applied = state.meta().map(|meta| meta.applied).unwrap_or_default();
+    let (begins, last) = log.handle().bounds();
+    if applied < begins || applied > last {
+        let (log, state) = (log_folder, state_folder);
+        return Err(StorageError::MissingTxns { state, log, applied, begins, last });
+    }
+    let replay = log.handle().read_after(applied)?;
+    Ok(Opened { log, state, replay })
+}
+
+/// Fails when Apache ZooKeeper has left such a file in the folder.
+fn refuse_apache_data(folder: &Path, prefix: &str) -> Result<(), StorageError> {
+    let version_2 = folder.join("version-2");
+    let entries = match fs::read_dir(&version_2) {
+        Ok(entries) => entries,
+        Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(err) => return Err(StorageError::io("list", &version_2)(err)),
+    };
+    for entry in entries {
+        let path = entry.map_err(StorageError::io("list", &version_2))?.path();
+        let name = path.file_name().unwrap_or_default();
+        if name.to_string_lossy().starts_with(prefix) {
+            return Err(StorageError::ApacheData { path });
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,585 @@
+//! The log as a whole: what was appended comes back, whatever a crash or a disk did meanwhile.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use tempfile::TempDir;
+use zk_proto::{Epoch, Zxid};
+
+use super::*;
+use crate::identity::lock;
+
+const STORE: StoreId = StoreId(0x5702e);
+
+/// In memory where that is possible: these tests open thousands of logs, and none asks the disk.
+fn folder() -> TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
+}
+
+fn try_open(folder: &Path, segment_bytes: u64) -> Result<Log, LogError> {
+    Log::open(lock(folder).unwrap(), STORE, LogConfig { segment_bytes, force_sync: true })
+}
+
+fn open(folder: &Path) -> Log {
+    try_open(folder, 16 * PAGE).unwrap()
+}
+
+fn txn(zxid: i64, len: usize) -> Write {
+    let payload: Vec<u8> = (0..len).map(|at| (zxid as usize * 31 + at * 7) as u8).collect();
+    Write::Txn { zxid: Zxid(zxid), payload: payload.into() }
+}
+
+fn read(log: &Log, after: i64) -> Vec<Write> {
+    let reader = log.handle().read_after(Zxid(after)).unwrap();
+    reader.map(|txn| txn.map(|(zxid, payload)| Write::Txn { zxid, payload }).unwrap()).collect()
+}
+
+fn segments(folder: &Path) -> BTreeMap<u64, PathBuf> {
+    let paths = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    paths.filter_map(|path| Some((Segment::seq_of(&path)?, path))).collect()
+}
+
+/// SplitMix64.
+struct Prng(u64);
+
+impl Prng {
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (mixed ^ (mixed >> 31)) % limit
+    }
+}
+
+#[test]
+fn what_was_appended_is_read_back_after_reopening() {
+    let folder = folder();
+    let mut log = open(folder.path());
+    assert_eq!((log.last(), log.epochs()), (Zxid::ZERO, Epochs::default()));
+    assert_eq!(read(&log, 0), []);
+    log.append(&[]).unwrap();
+    log.append(&[Write::AcceptedEpoch(Epoch(3)), txn(1, 0), txn(2, 300)]).unwrap();
+    log.append(&[Write::CurrentEpoch(Epoch(2)), txn(5, 5000)]).unwrap();
+    for _ in 0..3 {
+        assert_eq!(log.last(), Zxid(5));
+        let epochs = Epochs { accepted: Epoch(3), current: Epoch(2) };
+        assert_eq!(log.epochs(), epochs);
+        assert_eq!(log.handle().bounds(), (Zxid(0), Zxid(5)));
+        assert_eq!(read(&log, 0), [txn(1, 0), txn(2, 300), txn(5, 5000)]);
+        assert_eq!(read(&log, 2), [txn(5, 5000)]);
+        assert_eq!(read(&log, 5), []);
+        drop(log);
+        log = open(folder.path());
+    }
+    log.append(&[txn(6, 1)]).unwrap();
+    drop(log);
+    assert_eq!(read(&open(folder.path()), 2), [txn(5, 5000), txn(6, 1)]);
+}
+
+#[test]
+fn segments_are_prepared_recycled_and_never_change_size() {
+    let folder = folder();
+    let mut log = open(folder.path());
+    let mut inodes = std::collections::BTreeSet::new();
+    let mut zxid = 0;
+    for round in 0..60 {
+        let handle = log.handle();
+        for _ in 0..20 {
+            let batch: Vec<_> = (1..=10).map(|at| txn(zxid + at, 100)).collect();
+            zxid += 10;
+            log.append(&batch).unwrap();
+            if log.needs_next() {
+                handle.prepare_next().unwrap();
+                assert!(!log.needs_next());
+            }
+        }
+        handle.purge(Zxid(zxid - 100), 500).unwrap();
+        let (begins, last) = handle.bounds();
+        assert_eq!(last, Zxid(zxid));
+        assert!(begins <= Zxid(zxid - 500) || begins == Zxid::ZERO, "{begins} {last}");
+        assert!(zxid - begins.0 < 500 + 2 * 700, "purge keeps too much: {begins} {last}");
+        for path in segments(folder.path()).values() {
+            let metadata = fs::metadata(path).unwrap();
+            assert_eq!(metadata.len(), 16 * PAGE);
+            inodes.insert(metadata.ino());
+        }
+        if round % 7 == 0 {
+            drop((log, handle));
+            log = open(folder.path());
+            assert!(log.needs_next() == !segments(folder.path()).contains_key(&(log.segment.seq + 1)));
+        }
+        let expected: Vec<_> = (begins.0 + 1..=zxid).map(|zxid| txn(zxid, 100)).collect();
+        assert_eq!(read(&log, begins.0), expected);
+        // A reader that starts in the middle finds its place through the marks.
+        assert_eq!(read(&log, zxid - 123), expected[expected.len() - 123..]);
+    }
+    let asked = log.handle().bounds().0.0 - 1;
+    assert!(matches!(
+        log.handle().read_after(Zxid(asked)).unwrap_err(),
+        LogError::Purged { asked: a, .. } if a == Zxid(asked)
+    ));
+    assert!(inodes.len() < 12, "files are not recycled: {} of them", inodes.len());
+}
+
+#[test]
+fn purge_keeps_what_the_state_does_not_have() {
+    let folder = folder();
+    let mut log = open(folder.path());
+    for zxid in 1..=40 {
+        log.append(&[txn(zxid, 8000)]).unwrap();
+    }
+    let handle = log.handle();
+    assert_eq!(handle.purge(Zxid(0), 0).unwrap(), 0);
+    assert!(handle.purge(Zxid(17), 0).unwrap() >= 1);
+    let begins = handle.bounds().0;
+    assert!(begins <= Zxid(17), "{begins}");
+    assert_eq!(read(&log, 17).len(), 23);
+    handle.purge(Zxid(40), 0).unwrap();
+    assert_eq!(segments(folder.path()).len(), 1, "the segment being written stays");
+    drop((log, handle));
+    let log = open(folder.path());
+    assert_eq!(log.last(), Zxid(40));
+    assert_eq!(log.handle().bounds().1, Zxid(40));
+}
+
+#[test]
+fn epochs_survive_the_purge_of_the_segment_that_held_them() {
+    let folder = folder();
+    let mut log = open(folder.path());
+    log.append(&[Write::AcceptedEpoch(Epoch(7)), Write::CurrentEpoch(Epoch(6))]).unwrap();
+    for zxid in 1..=30 {
+        log.append(&[txn(zxid, 8000)]).unwrap();
+    }
+    assert!(log.handle().purge(Zxid(30), 0).unwrap() > 1);
+    drop(log);
+    assert_eq!(open(folder.path()).epochs(), Epochs { accepted: Epoch(7), current: Epoch(6) });
+}
+
+#[test]
+fn a_reader_outlives_the_purge_and_reuse_of_what_it_reads() {
+    let folder = folder();
+    let mut log = open(folder.path());
+    let handle = log.handle();
+    for zxid in 1..=30 {
+        log.append(&[txn(zxid, 8000)]).unwrap();
+    }
+    let reader = handle.read_after(Zxid::ZERO).unwrap();
+    for zxid in 31..=100 {
+        log.append(&[txn(zxid, 8000)]).unwrap();
+        handle.purge(Zxid(zxid), 0).unwrap();
+        handle.prepare_next().unwrap();
+    }
+    let zxids: Vec<_> = reader.map(|txn| txn.unwrap().0.0).collect();
+    assert_eq!(zxids, (1..=30).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_batch_larger_than_a_segment_gets_one_of_its_own() {
+    let folder = folder();
+    let mut log = open(folder.path());
+    log.append(&[txn(1, 10)]).unwrap();
+    log.handle().prepare_next().unwrap();
+    log.append(&[txn(2, 100_000), txn(3, 100_000)]).unwrap();
+    log.append(&[txn(4, 10)]).unwrap();
+    drop(log);
+    let log = open(folder.path());
+    assert_eq!(read(&log, 0), [txn(1, 10), txn(2, 100_000), txn(3, 100_000), txn(4, 10)]);
+}
+
+#[test]
+fn truncated_transactions_never_come_back() {
+    let folder = folder();
+    let mut log = open(folder.path());
+    for zxid in 1..=30 {
+        log.append(&[txn(zxid, 8000)]).unwrap();
+    }
+    log.append(&[Write::Truncate { zxid: Zxid(12) }]).unwrap();
+    assert_eq!((log.last(), log.handle().bounds()), (Zxid(12), (Zxid(0), Zxid(12))));
+    // The same zxid again, with other content; then a shorter truncation.
+    log.append(&[txn(13, 7), txn(14, 7), Write::Truncate { zxid: Zxid(13) }, txn(20, 1)]).unwrap();
+    for _ in 0..2 {
+        let mut expected: Vec<_> = (1..=12).map(|zxid| txn(zxid, 8000)).collect();
+        expected.extend([txn(13, 7), txn(20, 1)]);
+        assert_eq!(log.last(), Zxid(20));
+        for after in 0..=20 {
+            let expected: Vec<_> = expected
+                .iter()
+                .filter(|write| matches!(write, Write::Txn { zxid, .. } if zxid.0 > after))
+                .cloned()
+                .collect();
+            assert_eq!(read(&log, after), expected, "after {after}");
+        }
+        drop(log);
+        log = open(folder.path());
+    }
+    // Segments that hold only void transactions above the applied zxid stay.
+    assert_eq!(log.handle().purge(Zxid(20), 0).unwrap(), 2);
+}
+
+#[test]
+#[should_panic(expected = "zxid 0x3 is appended after 0x3")]
+fn a_zxid_that_does_not_rise_is_refused() {
+    let folder = folder();
+    let mut log = open(folder.path());
+    log.append(&[txn(3, 1), txn(3, 1)]).unwrap();
+}
+
+#[test]
+#[should_panic(expected = "the accepted epoch went back")]
+fn an_epoch_that_goes_back_is_refused() {
+    let folder = folder();
+    let mut log = open(folder.path());
+    log.append(&[Write::AcceptedEpoch(Epoch(2)), Write::AcceptedEpoch(Epoch(1))]).unwrap();
+}
+
+#[test]
+fn a_full_disk_refuses_the_batch_and_leaves_the_log_usable() {
+    let folder = folder();
+    let mut log = open(folder.path());
+    Arc::get_mut(&mut log.handle.shared).unwrap().segment_bytes = 1 << 50;
+    log.append(&[txn(1, 60_000 - 200)]).unwrap();
+    for _ in 0..2 {
+        let err = log.append(&[txn(2, 8000)]).unwrap_err();
+        assert!(matches!(err, LogError::DiskFull { bytes, .. } if bytes == 1 << 50), "{err}");
+        assert!(!err.is_fatal());
+    }
+    assert!(matches!(log.handle().prepare_next(), Err(LogError::DiskFull { .. })));
+    log.append(&[txn(2, 100)]).unwrap();
+    Arc::get_mut(&mut log.handle.shared).unwrap().segment_bytes = 16 * PAGE;
+    log.append(&[txn(3, 8000)]).unwrap();
+    drop(log);
+    let log = open(folder.path());
+    assert_eq!(read(&log, 0), [txn(1, 60_000 - 200), txn(2, 100), txn(3, 8000)]);
+    assert!(!folder.path().join("new.tmp").exists());
+}
+
+#[test]
+fn without_forced_syncs_a_closed_log_is_whole() {
+    let folder = folder();
+    let config = LogConfig { segment_bytes: 16 * PAGE, force_sync: false };
+    let mut log = Log::open(lock(folder.path()).unwrap(), STORE, config).unwrap();
+    for zxid in 1..=100 {
+        log.append(&[txn(zxid, 1000)]).unwrap();
+    }
+    drop(log);
+    assert_eq!(read(&open(folder.path()), 0).len(), 100);
+}
+
+/// A log of three batches in its second segment, and the watermark as it was before the last one.
+struct Sample {
+    folder: TempDir,
+    segment: PathBuf,
+    content: Vec<u8>,
+    watermark_before: Vec<u8>,
+    watermark: Vec<u8>,
+    /// Where each record of the second segment starts, and where the last one ends.
+    offsets: Vec<u64>,
+    /// Where the last batch starts.
+    last_batch: u64,
+}
+
+impl Sample {
+    fn new() -> Self {
+        let folder = folder();
+        let mut log = open(folder.path());
+        log.append(&[txn(1, 60_000)]).unwrap();
+        log.append(&[txn(2, 1500)]).unwrap();
+        let mut offsets = vec![RECORDS_AT];
+        offsets.push(RECORDS_AT + START_LEN);
+        offsets.push(log.end);
+        let batches = [[txn(3, 90), txn(4, 0)], [txn(5, 13), txn(6, 200)]];
+        let (mut watermark_before, mut last_batch) = (Vec::new(), 0);
+        for batch in &batches {
+            log.note_watermark().unwrap();
+            watermark_before = fs::read(folder.path().join("watermark")).unwrap();
+            last_batch = log.end;
+            log.append(batch).unwrap();
+            offsets.push(last_batch + record_len(batch[0].payload_len()) as u64);
+            offsets.push(log.end);
+        }
+        drop(log);
+        let segment = segments(folder.path()).into_values().nth(1).unwrap();
+        let content = fs::read(&segment).unwrap();
+        let watermark = fs::read(folder.path().join("watermark")).unwrap();
+        Self { folder, segment, content, watermark_before, watermark, offsets, last_batch }
+    }
+
+    fn end(&self) -> u64 {
+        *self.offsets.last().unwrap()
+    }
+
+    /// Opens the log with the segment and the watermark as given.
+    fn open_with(&self, content: &[u8], watermark: &[u8]) -> Result<Log, LogError> {
+        fs::write(&self.segment, content).unwrap();
+        fs::write(self.folder.path().join("watermark"), watermark).unwrap();
+        try_open(self.folder.path(), 16 * PAGE)
+    }
+
+    /// The record that byte `at` belongs to: its index and offset.
+    fn record_at(&self, at: u64) -> (usize, u64) {
+        let index = self.offsets.partition_point(|&offset| offset <= at) - 1;
+        (index, self.offsets[index])
+    }
+}
+
+#[test]
+fn a_flipped_bit_in_acknowledged_data_is_named() {
+    let sample = Sample::new();
+    for at in 0..sample.end() {
+        let mut content = sample.content.clone();
+        content[at as usize] ^= 1 << (at % 8);
+        let opened = sample.open_with(&content, &sample.watermark);
+        // Only the first page's unused part holds nothing.
+        let expected = if at < RECORDS_AT { 0 } else { sample.record_at(at).1 };
+        let Err(LogError::Corrupt { path, offset, .. }) = opened else {
+            panic!("byte {at}: {opened:?}");
+        };
+        assert_eq!((path, offset), (sample.segment.clone(), expected), "byte {at}");
+    }
+    // Behind the end there is nothing to lose.
+    for at in sample.end()..sample.end() + 500 {
+        let mut content = sample.content.clone();
+        content[at as usize] ^= 1 << (at % 8);
+        let log = sample.open_with(&content, &sample.watermark).unwrap();
+        assert_eq!(log.last(), Zxid(6), "byte {at}");
+    }
+}
+
+#[test]
+fn the_error_says_where_and_what_to_do() {
+    let sample = Sample::new();
+    let mut content = sample.content.clone();
+    content[sample.offsets[4] as usize + 25] ^= 1;
+    let err = sample.open_with(&content, &sample.watermark).unwrap_err();
+    let text = err.to_string();
+    let offset = format!("at byte {}", sample.offsets[4]);
+    for part in ["0000000000000002.log", &offset, "zxid 0x4", "expected checksum", "backup"] {
+        assert!(text.contains(part), "no {part:?} in: {text}");
+    }
+}
+
+#[test]
+fn a_bad_record_in_the_last_batch_is_torn_unless_the_watermark_says_otherwise() {
+    let sample = Sample::new();
+    for at in RECORDS_AT..sample.end() {
+        let mut content = sample.content.clone();
+        content[at as usize] ^= 1 << (at % 8);
+        let opened = sample.open_with(&content, &sample.watermark_before);
+        if at < sample.last_batch {
+            assert!(matches!(opened, Err(LogError::Corrupt { .. })), "byte {at}: {opened:?}");
+        } else {
+            // Records 0 and 1 are the start and zxid 2.
+            let (index, offset) = sample.record_at(at);
+            let mut log = opened.unwrap();
+            assert_eq!((log.last(), log.end), (Zxid(index as i64), offset), "byte {at}");
+            // The same again is not continued by what the torn write left behind it.
+            let again = if index == 4 { txn(5, 13) } else { txn(6, 200) };
+            log.append(std::slice::from_ref(&again)).unwrap();
+            drop(log);
+            assert_eq!(read(&open(sample.folder.path()), index as i64), [again], "byte {at}");
+        }
+    }
+}
+
+#[test]
+fn a_shortened_or_missing_segment_is_named() {
+    let sample = Sample::new();
+    for len in [0, 10, PAGE, sample.content.len() as u64 - 1] {
+        let opened = sample.open_with(&sample.content[..len as usize], &sample.watermark);
+        assert!(matches!(opened, Err(LogError::Corrupt { offset: 0, .. })), "{len}: {opened:?}");
+    }
+    fs::remove_file(&sample.segment).unwrap();
+    let opened = try_open(sample.folder.path(), 16 * PAGE);
+    assert!(matches!(&opened, Err(LogError::MissingSegment { path }) if *path == sample.segment));
+
+    let sample = Sample::new();
+    let first = Segment::path_of(sample.folder.path(), 1);
+    fs::remove_file(&first).unwrap();
+    // That the log begins later is for whoever knows what is applied to judge.
+    let log = sample.open_with(&sample.content, &sample.watermark).unwrap();
+    assert_eq!(log.handle().bounds(), (Zxid(1), Zxid(6)));
+    drop(log);
+    fs::remove_file(&sample.segment).unwrap();
+    let opened = try_open(sample.folder.path(), 16 * PAGE);
+    assert!(matches!(opened, Err(LogError::MissingSegment { .. })), "{opened:?}");
+}
+
+#[test]
+fn a_gap_between_segments_is_named() {
+    let folder = folder();
+    let mut log = open(folder.path());
+    for zxid in 1..=30 {
+        log.append(&[txn(zxid, 8000)]).unwrap();
+    }
+    drop(log);
+    let path = Segment::path_of(folder.path(), 2);
+    fs::remove_file(&path).unwrap();
+    let err = try_open(folder.path(), 16 * PAGE).unwrap_err();
+    assert!(matches!(&err, LogError::MissingSegment { path: missing } if *missing == path), "{err}");
+}
+
+#[test]
+fn a_damaged_first_record_of_the_last_segment_is_not_taken_for_an_unused_one() {
+    let sample = Sample::new();
+    let mut content = sample.content.clone();
+    content[RECORDS_AT as usize + 3] ^= 1;
+    // Known through the watermark, through later records, and through a prepared segment behind.
+    for watermark in [&sample.watermark, &sample.watermark_before, &Vec::new()] {
+        let opened = sample.open_with(&content, watermark);
+        assert!(matches!(opened, Err(LogError::Corrupt { offset: RECORDS_AT, .. })), "{opened:?}");
+    }
+    content[sample.offsets[2] as usize..].fill(0);
+    assert_eq!(sample.open_with(&content, &[]).unwrap().last(), Zxid(1), "a torn first batch");
+    Segment::create(sample.folder.path(), STORE, 3, 16 * PAGE).unwrap();
+    let opened = sample.open_with(&content, &[]);
+    assert!(matches!(opened, Err(LogError::Corrupt { offset: RECORDS_AT, .. })), "{opened:?}");
+}
+
+/// Random appends, preparations, purges, reopenings and torn writes against a list.
+#[test]
+fn a_crash_keeps_every_acknowledged_write_and_a_prefix_of_the_rest() {
+    for seed in 0..80 {
+        crash_and_recover(seed);
+    }
+}
+
+fn crash_and_recover(seed: u64) {
+    let folder = folder();
+    let mut prng = Prng(seed);
+    let mut model = Model::default();
+    let mut log = open(folder.path());
+    for step in 0..120 {
+        let context = format!("seed {seed}, step {step}");
+        match prng.below(10) {
+            0 => log.handle().prepare_next().unwrap(),
+            1 => {
+                let applied = model.last - prng.below(50).min(model.last as u64) as i64;
+                log.handle().purge(Zxid(applied), prng.below(30)).unwrap();
+            }
+            2 => {
+                drop(log);
+                log = open(folder.path());
+            }
+            3..=5 => {
+                let batch = model.batch(&mut prng);
+                let before = contents(folder.path());
+                log.append(&batch).unwrap();
+                drop(log);
+                tear(folder.path(), &before, &mut prng);
+                log = open(folder.path());
+                // Some prefix of the batch made it.
+                let kept = (0..=batch.len()).find(|&kept| {
+                    let mut model = model.clone();
+                    batch[..kept].iter().for_each(|write| model.apply(write));
+                    model.is(&log)
+                });
+                let kept = kept.unwrap_or_else(|| panic!("{context}: not a prefix of {batch:?}"));
+                batch[..kept].iter().for_each(|write| model.apply(write));
+            }
+            _ => {
+                let batch = model.batch(&mut prng);
+                log.append(&batch).unwrap();
+                batch.iter().for_each(|write| model.apply(write));
+            }
+        }
+        assert!(model.is(&log), "{context}");
+    }
+}
+
+#[derive(Clone, Default)]
+struct Model {
+    txns: BTreeMap<i64, Bytes>,
+    last: i64,
+    epochs: Epochs,
+}
+
+impl Model {
+    fn batch(&self, prng: &mut Prng) -> Vec<Write> {
+        let mut after = self.clone();
+        let len = 1 + prng.below(8);
+        let batch = (0..len).map(|_| {
+            let write = match prng.below(12) {
+                0 => Write::AcceptedEpoch(Epoch(after.epochs.accepted.0 + prng.below(3) as i32)),
+                1 => Write::CurrentEpoch(Epoch(after.epochs.current.0 + prng.below(3) as i32)),
+                2 => {
+                    let first = after.txns.keys().next().copied().unwrap_or(after.last);
+                    let back = prng.below(4) as i64;
+                    Write::Truncate { zxid: Zxid((after.last - back).max(first.min(after.last))) }
+                }
+                _ => {
+                    let len = if prng.below(10) == 0 { prng.below(9000) } else { prng.below(300) };
+                    txn(after.last + 1, len as usize)
+                }
+            };
+            after.apply(&write);
+            write
+        });
+        batch.collect()
+    }
+
+    fn apply(&mut self, write: &Write) {
+        match write {
+            Write::Txn { zxid, payload } => {
+                self.txns.insert(zxid.0, payload.clone());
+                self.last = zxid.0;
+            }
+            Write::AcceptedEpoch(epoch) => self.epochs.accepted = *epoch,
+            Write::CurrentEpoch(epoch) => self.epochs.current = *epoch,
+            Write::Truncate { zxid } => {
+                self.txns.retain(|txn, _| *txn <= zxid.0);
+                self.last = zxid.0;
+            }
+        }
+    }
+
+    fn is(&self, log: &Log) -> bool {
+        let (begins, last) = log.handle().bounds();
+        let mut expected = self.txns.range(begins.0 + 1..);
+        last == Zxid(self.last)
+            && log.last() == last
+            && log.epochs() == self.epochs
+            && log.handle().read_after(begins).unwrap().all(|txn| {
+                let (zxid, payload) = txn.unwrap();
+                expected.next() == Some((&zxid.0, &payload))
+            })
+            && expected.next().is_none()
+    }
+}
+
+/// Everything in the folder.
+fn contents(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let paths = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    paths.map(|path| (path.clone(), fs::read(path).unwrap())).collect()
+}
+
+/// Undoes a random choice of the 512-byte sectors written since `before`, and the watermark: a
+/// power cut before the sync returned.
+fn tear(folder: &Path, before: &BTreeMap<PathBuf, Vec<u8>>, prng: &mut Prng) {
+    let lost_of_four = prng.below(5);
+    for (path, now) in contents(folder) {
+        if Segment::seq_of(&path).is_none() {
+            if let Some(old) = before.get(&path) {
+                fs::write(&path, old).unwrap();
+            }
+            continue;
+        }
+        // A segment that was made in time for this batch was durable before it, and empty.
+        let mut old = before.get(&path).cloned().unwrap_or_else(|| {
+            let mut empty = now.clone();
+            empty[RECORDS_AT as usize..].fill(0);
+            empty
+        });
+        old.resize(now.len(), 0);
+        let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
+        for at in (0..now.len()).step_by(512) {
+            let sector = at..at + 512;
+            if now[sector.clone()] != old[sector.clone()] && prng.below(4) < lost_of_four {
+                file.write_all_at(&old[sector], at as u64).unwrap();
+            }
+        }
+    }
+}

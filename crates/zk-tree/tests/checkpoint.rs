@@ -1,0 +1,248 @@
+//! Checkpoints while transactions go on: what storage is told adds up to the tree, exactly.
+
+mod common;
+
+use std::collections::BTreeMap;
+
+use common::{Model, ModelNode, Random, assert_same_nodes, random_txn, seeds};
+use zk_proto::create_mode::ExtendedTypes;
+use zk_proto::{SessionId, Zxid};
+use zk_tree::{Checkpoint, CheckpointItem, Database, LoadError, TreeConfig};
+
+#[derive(Debug, Clone, Default)]
+struct Store {
+    nodes: BTreeMap<String, ModelNode>,
+    sessions: BTreeMap<SessionId, i32>,
+}
+
+impl Store {
+    fn write(&mut self, items: Vec<CheckpointItem>) {
+        for item in items {
+            match item {
+                CheckpointItem::PutZnode { path, data, acl, stat } => {
+                    let data = data.map(Vec::from);
+                    self.nodes.insert(path, ModelNode { data, acl: acl.to_vec(), stat });
+                }
+                CheckpointItem::DeleteZnode { path } => {
+                    self.nodes.remove(&path);
+                }
+                CheckpointItem::PutSession(id, timeout_ms) => {
+                    self.sessions.insert(id, timeout_ms);
+                }
+                CheckpointItem::DeleteSession(id) => {
+                    self.sessions.remove(&id);
+                }
+            }
+        }
+    }
+
+    fn load(&self, config: TreeConfig, zxid: Zxid) -> Result<Database, LoadError> {
+        let mut database = Database::new(config);
+        for (path, node) in &self.nodes {
+            database.load_znode(path, node.data.as_deref(), &node.acl, &node.stat);
+        }
+        for (&id, &timeout_ms) in &self.sessions {
+            database.load_session(id, timeout_ms);
+        }
+        database.finish_load(zxid)?;
+        Ok(database)
+    }
+}
+
+fn assert_ascending(items: &[CheckpointItem]) {
+    let key = |item: &CheckpointItem| match item {
+        CheckpointItem::PutZnode { path, .. } | CheckpointItem::DeleteZnode { path } => (path.clone(), 0),
+        CheckpointItem::PutSession(id, _) | CheckpointItem::DeleteSession(id) => ("~".into(), id.0),
+    };
+    assert!(items.is_sorted_by(|a, b| key(a) < key(b)), "{items:?}");
+}
+
+/// Usage nodes may be counted afresh when a tree is loaded.
+fn recounted(model: &Model) -> Model {
+    let mut model = model.clone();
+    for quota in model.quotas.clone() {
+        model.count_usage(&quota);
+    }
+    model
+}
+
+fn contents(database: &Database) -> BTreeMap<String, ModelNode> {
+    let node = |(path, node): (String, zk_tree::ZnodeRef<'_>)| {
+        let data = node.data().map(Vec::from);
+        (path, ModelNode { data, acl: node.acl().to_vec(), stat: node.stat_persisted() })
+    };
+    database.tree.iter().map(node).collect()
+}
+
+#[test]
+fn a_checkpoint_is_the_tree_at_its_zxid() {
+    for seed in seeds(40) {
+        println!("SEED={seed}");
+        let mut random = Random(seed);
+        let config = TreeConfig { extended_types: ExtendedTypes::Enabled, digest_enabled: true };
+        let mut database = Database::new(config);
+        let mut model = Model::new(config.extended_types);
+        let mut store = Store::default();
+        let mut running: Option<(Checkpoint, Model, Vec<CheckpointItem>)> = None;
+        let (mut done, mut failed) = (0, 0);
+        for zxid in 1..2500 {
+            let txn = random_txn(&mut random, zxid);
+            model.apply(&txn);
+            database.apply(&txn, &mut |_, _| {});
+            match running.take() {
+                None if random.chance(20) => {
+                    let checkpoint = database.begin_checkpoint();
+                    assert_eq!((database.tree.dirty_count(), database.tree.dirty_bytes()), (0, 0));
+                    assert_eq!(checkpoint.zxid(), Zxid(zxid));
+                    assert_eq!(checkpoint.digest(), model.digest());
+                    running = Some((checkpoint, model.clone(), Vec::new()));
+                }
+                None => {}
+                Some((mut checkpoint, then, mut items)) => {
+                    let max = 1 + random.below(5) as usize;
+                    let before = items.len();
+                    let more = database.checkpoint_chunk(&mut checkpoint, max, &mut items);
+                    assert!(items.len() <= before + max);
+                    if random.chance(2) {
+                        checkpoint.run_unlocked();
+                    }
+                    let fails = random.chance(60);
+                    if fails {
+                        // Some of it may have been written.
+                        items.truncate(random.below(items.len() as u64 + 1) as usize);
+                    }
+                    if more && !fails {
+                        running = Some((checkpoint, then, items));
+                        continue;
+                    }
+                    assert_ascending(&items);
+                    assert!(items.len() <= checkpoint.len_max());
+                    let as_it_was = store.clone();
+                    if !fails || random.chance(2) {
+                        store.write(items);
+                    }
+                    drop(database.end_checkpoint(checkpoint, !fails));
+                    if fails {
+                        failed += 1;
+                        if random.chance(2) {
+                            store = as_it_was;
+                        }
+                        continue;
+                    }
+                    done += 1;
+                    assert_same_nodes(&store.nodes, &then.nodes);
+                    assert_eq!(store.sessions, then.sessions);
+                    let loaded = store.load(config, Zxid(then.zxid)).unwrap();
+                    assert_same_nodes(&contents(&loaded), &recounted(&then).nodes);
+                    assert_eq!(loaded.tree.digest(), then.digest());
+                    assert_eq!(loaded.tree.last_zxid(), Zxid(then.zxid));
+                }
+            }
+        }
+        assert!(done > 5 && (failed > 0 || seed > 3), "{done} done, {failed} failed");
+    }
+}
+
+/// A tree that is loaded goes on as the one that was stored would have, checkpoints included.
+#[test]
+fn a_loaded_tree_is_the_stored_tree() {
+    for seed in seeds(20) {
+        println!("SEED={seed}");
+        let mut random = Random(seed);
+        let config = TreeConfig { extended_types: ExtendedTypes::Enabled, digest_enabled: true };
+        let mut model = Model::new(config.extended_types);
+        let mut database = Database::new(config);
+        let mut store = Store::default();
+        let mut zxid = 0;
+        for _ in 0..8 {
+            for _ in 0..200 {
+                zxid += 1;
+                let txn = random_txn(&mut random, zxid);
+                assert_eq!(model.apply(&txn), database.apply(&txn, &mut |_, _| {}), "{txn:?}");
+            }
+            let mut checkpoint = database.begin_checkpoint();
+            let mut items = Vec::new();
+            while database.checkpoint_chunk(&mut checkpoint, 100, &mut items) {
+                checkpoint.run_unlocked();
+            }
+            drop(database.end_checkpoint(checkpoint, true));
+            store.write(items);
+            database = store.load(config, Zxid(zxid)).unwrap();
+            model = recounted(&model);
+            assert_same_nodes(&contents(&database), &model.nodes);
+            assert_eq!(database.tree.digest(), model.digest());
+            assert_eq!(database.tree.sessions(), &model.sessions);
+            let changed = database.tree.quotas().count();
+            // Usage that was counted afresh, and the four initial znodes' places.
+            assert!(database.tree.dirty_count() <= changed + 4);
+        }
+    }
+}
+
+#[test]
+fn what_is_no_tree_is_refused() {
+    let load = |paths: &[&str]| {
+        let mut database = Database::new(TreeConfig::default());
+        for path in paths {
+            database.load_znode(path, None, &[], &zk_proto::data::StatPersisted::default());
+        }
+        database.finish_load(Zxid(1))
+    };
+    assert_eq!(load(&["/", "/a", "/a/b", "/a-b"]), Ok(()));
+    assert_eq!(load(&["/a", "/c/b", "/d/e"]), Err(LoadError::NoParent("/c/b".into())));
+    for path in ["", "a", "/a/", "//a", "//"] {
+        assert_eq!(load(&["/a", path]), Err(LoadError::BadPath(path.into())), "{path:?}");
+    }
+}
+
+#[test]
+fn large_data_ends_a_portion_early() {
+    let mut database = Database::new(TreeConfig::default());
+    drop_all(&mut database);
+    for i in 0..10 {
+        database.apply(
+            &zk_proto::txn::LoggedTxn {
+                header: zk_proto::txn::TxnHeader {
+                    client_id: SessionId(1),
+                    cxid: zk_proto::Xid(1),
+                    zxid: Zxid(i),
+                    time: 0,
+                    op: zk_proto::OpCode::CREATE,
+                },
+                txn: zk_proto::txn::Txn::Create(zk_proto::txn::CreateTxn {
+                    path: format!("/big{i}"),
+                    data: Some(vec![0; 600_000].into()),
+                    acl: Vec::new(),
+                    ephemeral: false,
+                    parent_cversion: -1,
+                }),
+                digest: None,
+            },
+            &mut |_, _| {},
+        );
+    }
+    assert!(database.tree.dirty_bytes() > 6_000_000);
+    let mut checkpoint = database.begin_checkpoint();
+    let mut portions = 0;
+    let mut all = 0;
+    loop {
+        let mut items = Vec::new();
+        let more = database.checkpoint_chunk(&mut checkpoint, 1000, &mut items);
+        checkpoint.run_unlocked();
+        assert!(items.len() <= 3);
+        all += items.len();
+        portions += usize::from(!items.is_empty());
+        if !more {
+            break;
+        }
+    }
+    drop(database.end_checkpoint(checkpoint, true));
+    assert!(portions >= 4, "{portions} portions");
+    assert_eq!(all, 11, "ten znodes and their parent");
+}
+
+fn drop_all(database: &mut Database) {
+    let mut checkpoint = database.begin_checkpoint();
+    while database.checkpoint_chunk(&mut checkpoint, 1000, &mut Vec::new()) {}
+    drop(database.end_checkpoint(checkpoint, true));
+}
