@@ -27,6 +27,8 @@
 //! - A null buffer (length −1) and an empty one (length 0) are different values and survive a round
 //!   trip. A null string or vector is the same as an empty one only where a record says so.
 
+#![warn(clippy::indexing_slicing)]
+
 mod encode;
 mod error;
 mod parse;

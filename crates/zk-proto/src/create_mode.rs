@@ -62,7 +62,9 @@ impl CreateMode {
     pub fn is_sequential(self) -> bool {
         matches!(
             self,
-            Self::PersistentSequential | Self::EphemeralSequential | Self::PersistentSequentialWithTtl
+            Self::PersistentSequential
+                | Self::EphemeralSequential
+                | Self::PersistentSequentialWithTtl
         )
     }
 
@@ -179,7 +181,10 @@ mod tests {
         for types in [ExtendedTypes::Disabled, ExtendedTypes::Enabled, ExtendedTypes::Emulate353] {
             assert_eq!(types.kind(CONTAINER_OWNER), OwnerKind::Container);
             assert_eq!(types.kind(0), OwnerKind::Void);
-            assert_eq!(types.kind(0x0100_0000_0000_0001), OwnerKind::Session(0x0100_0000_0000_0001));
+            assert_eq!(
+                types.kind(0x0100_0000_0000_0001),
+                OwnerKind::Session(0x0100_0000_0000_0001)
+            );
         }
     }
 }

@@ -14,6 +14,8 @@
 //! - Encoding then decoding gives the same value; decoding then encoding gives the same bytes, but
 //!   for the places named in the documentation (null strings and vectors read as empty).
 
+#![warn(clippy::indexing_slicing)]
+
 pub mod acl;
 pub mod connect;
 pub mod create_mode;

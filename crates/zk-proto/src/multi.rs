@@ -131,7 +131,9 @@ impl Record for MultiRequest {
                 OpCode::DELETE => writes.push(MultiOp::Delete(DeleteRequest::parse(reader)?)),
                 OpCode::SET_DATA => writes.push(MultiOp::SetData(SetDataRequest::parse(reader)?)),
                 OpCode::CHECK => writes.push(MultiOp::Check(CheckVersionRequest::parse(reader)?)),
-                OpCode::GET_DATA => reads.push(MultiReadOp::GetData(GetDataRequest::parse(reader)?)),
+                OpCode::GET_DATA => {
+                    reads.push(MultiReadOp::GetData(GetDataRequest::parse(reader)?))
+                }
                 OpCode::GET_CHILDREN => {
                     reads.push(MultiReadOp::GetChildren(GetChildrenRequest::parse(reader)?));
                 }
@@ -147,8 +149,9 @@ impl Record for MultiRequest {
     }
 
     fn encode(&self, out: &mut BytesMut) {
-        let header =
-            |op, out: &mut BytesMut| MultiHeader { op, done: false, err: ErrorCode(-1) }.encode(out);
+        let header = |op, out: &mut BytesMut| {
+            MultiHeader { op, done: false, err: ErrorCode(-1) }.encode(out)
+        };
         match self {
             Self::Write(ops) => {
                 for op in ops {

@@ -76,7 +76,7 @@ pub enum Txn {
     /// check
     Check(CheckVersionTxn),
     /// multi: each operation with its type.
-    Multi(Vec<(OpCode, Txn)>),
+    Multi(Vec<(OpCode, Self)>),
 }
 
 impl Txn {
@@ -152,8 +152,8 @@ impl Txn {
 }
 
 /// Whether nothing but a digest is left: what a server that logs closeSession without its list puts
-/// behind the header. Its version would be the list's count, and two paths do not fit the 8 bytes
-/// behind it.
+/// behind the header. Its version would be the list's count, and two paths that are not empty do not
+/// fit the 8 bytes behind it.
 fn is_digest_alone(reader: &Reader<'_>) -> bool {
     reader.remaining() == TxnDigest::MIN_LEN
         && reader.peek_int().is_some_and(|version| version == TxnDigest::VERSION)

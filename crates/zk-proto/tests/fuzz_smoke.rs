@@ -4,9 +4,8 @@ mod targets;
 
 use zk_testkit::{Prng, property_of, vectors};
 
-const FILES: &[&str] = &[
-    "connect", "election", "events", "multi", "quorum", "replies", "requests", "snapshot", "txn",
-];
+const FILES: &[&str] =
+    &["connect", "election", "events", "multi", "quorum", "replies", "requests", "snapshot", "txn"];
 
 fn recorded() -> Vec<Vec<u8>> {
     let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/testdata");

@@ -13,8 +13,9 @@ use zk_proto::persistence::{
 };
 use zk_proto::proto::*;
 use zk_proto::quorum::{
-    AckEpoch, DesignatedLeader, ElectionHello, ForwardedRequest, LeaderInfo, LearnerInfo, Notification,
-    PacketType, QuorumPacket, SNAPSHOT_SIGNATURE, SessionTimeout, SessionValid, decode_touched_sessions,
+    AckEpoch, DesignatedLeader, ElectionHello, ForwardedRequest, LeaderInfo, LearnerInfo,
+    Notification, PacketType, QuorumPacket, SNAPSHOT_SIGNATURE, SessionTimeout, SessionValid,
+    decode_touched_sessions,
 };
 use zk_proto::txn::{LoggedTxn, Txn};
 use zk_proto::{DecodeErrorKind, OpCode, Reader, Record, Request, RequestError};
@@ -37,8 +38,7 @@ fn encoded(encode: impl FnOnce(&mut BytesMut)) -> Bytes {
 
 /// The record fills the bytes, has the fields, and becomes the same bytes again.
 fn check<T: Record + Debug>(vector: &Vector) {
-    let record =
-        T::decode(&vector.bytes).unwrap_or_else(|error| panic!("{}: {error}", at(vector)));
+    let record = T::decode(&vector.bytes).unwrap_or_else(|error| panic!("{}: {error}", at(vector)));
     vector.check_fields(&format!("{record:?}"));
     assert_eq!(record.to_bytes(), vector.bytes, "{}", at(vector));
 }
@@ -47,8 +47,8 @@ fn check<T: Record + Debug>(vector: &Vector) {
 fn check_reply<T: Record + Debug>(vector: &Vector) {
     let mut reader = Reader::new(&vector.bytes);
     let header = ReplyHeader::parse(&mut reader).unwrap();
-    let body = T::decode(&reader.take_rest())
-        .unwrap_or_else(|error| panic!("{}: {error}", at(vector)));
+    let body =
+        T::decode(&reader.take_rest()).unwrap_or_else(|error| panic!("{}: {error}", at(vector)));
     vector.check_fields(&format!("{header:?} {body:?}"));
     let again = encoded(|out| {
         header.encode(out);
@@ -200,9 +200,18 @@ fn logged_transactions() {
         }
     }
     let types = [
-        OpCode::CREATE_SESSION, OpCode::CLOSE_SESSION, OpCode::ERROR, OpCode::CREATE, OpCode::CREATE2,
-        OpCode::CREATE_CONTAINER, OpCode::CREATE_TTL, OpCode::DELETE, OpCode::DELETE_CONTAINER,
-        OpCode::SET_DATA, OpCode::SET_ACL, OpCode::MULTI,
+        OpCode::CREATE_SESSION,
+        OpCode::CLOSE_SESSION,
+        OpCode::ERROR,
+        OpCode::CREATE,
+        OpCode::CREATE2,
+        OpCode::CREATE_CONTAINER,
+        OpCode::CREATE_TTL,
+        OpCode::DELETE,
+        OpCode::DELETE_CONTAINER,
+        OpCode::SET_DATA,
+        OpCode::SET_ACL,
+        OpCode::MULTI,
     ];
     for op in types {
         assert!(seen.contains(&op), "no {op}");
@@ -364,7 +373,9 @@ fn elections() {
 
 #[test]
 fn a_client_cannot_send_what_is_internal() {
-    for op in [OpCode::CREATE_SESSION, OpCode::DELETE_CONTAINER, OpCode::ERROR, OpCode::NOTIFICATION] {
+    for op in
+        [OpCode::CREATE_SESSION, OpCode::DELETE_CONTAINER, OpCode::ERROR, OpCode::NOTIFICATION]
+    {
         let error = Request::decode(op, &Bytes::from_static(&[0; 64]));
         assert_eq!(error, Err(RequestError::UnknownOp(op)));
     }

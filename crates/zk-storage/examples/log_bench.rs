@@ -116,6 +116,12 @@ fn thread_cpu() -> Result<Duration, Failure> {
     Ok(Duration::from_nanos(nanos.parse()?))
 }
 
+fn resident_mb() -> Result<u64, Failure> {
+    let status = fs::read_to_string("/proc/self/status")?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).ok_or("no VmRSS")?;
+    Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? / 1024)
+}
+
 /// Appends, with the work of the background thread done between the turns and not timed.
 struct Appender {
     opened: zk_storage::Opened,
@@ -218,7 +224,7 @@ fn checkpoint(
     applied: i64,
     numbers: impl Iterator<Item = usize>,
 ) -> Result<(), StorageError> {
-    let mut writer = state.begin_checkpoint()?;
+    let mut writer = state.begin_checkpoint();
     let data = [applied as u8; 100];
     let stat = StatPersisted { mzxid: applied, ..StatPersisted::default() };
     let mut path = String::new();
@@ -284,7 +290,7 @@ fn checkpoints(folder: &Path, znodes: usize, seconds: u64) -> Result<Vec<Value>,
     let start = Instant::now();
     let opened = zk_storage::open(&config(folder.path()))?;
     let open = start.elapsed();
-    let start = Instant::now();
+    let (start, cpu_before) = (Instant::now(), thread_cpu()?);
     let mut seen = 0;
     opened.state.snapshot().scan(|item| {
         if let StateItem::Znode { value, .. } = item {
@@ -292,7 +298,7 @@ fn checkpoints(folder: &Path, znodes: usize, seconds: u64) -> Result<Vec<Value>,
         }
         Ok::<(), StorageError>(())
     })?;
-    let scan = start.elapsed();
+    let (scan, scan_cpu) = (start.elapsed(), thread_cpu()? - cpu_before);
     assert_eq!(seen, znodes, "every znode is read back");
     let start = Instant::now();
     let replayed = opened.replay.map(|txn| txn.map(|_| ())).collect::<Result<Vec<_>, _>>()?.len();
@@ -316,8 +322,10 @@ fn checkpoints(folder: &Path, znodes: usize, seconds: u64) -> Result<Vec<Value>,
             "znodes": znodes,
             "open_ms": millis(open),
             "scan_ms": millis(scan),
+            "scan_cpu_ms": millis(scan_cpu),
             "replayed_txns": replayed,
             "replay_ms": millis(replay),
+            "rss_mb": resident_mb()?,
         }),
     ])
 }

@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use rocksdb::{
-    BlockBasedOptions, Cache, DB, DBCompactionStyle, DBCompressionType, DBRawIterator,
+    BlockBasedOptions, Cache, DB, DBCompactionStyle, DBCompressionType, DBRawIterator, Env,
     IngestExternalFileOptions, InfoLogger, LogLevel, Options, ReadOptions, SstFileWriter,
     UniversalCompactOptions,
 };
@@ -94,7 +94,8 @@ impl State {
         fs::create_dir(&tables).map_err(StorageError::io("create", &tables))?;
         let path = lock.folder().join("db");
         let failed = |source| StorageError::RocksDb { path: path.clone(), source };
-        let db = DB::open(&options(), &path).map_err(failed)?;
+        let table_options = options().map_err(failed)?;
+        let db = DB::open(&table_options, &path).map_err(failed)?;
         let meta = match db.get(META_KEY).map_err(failed)? {
             None => None,
             Some(value) => {
@@ -108,7 +109,7 @@ impl State {
         };
         Ok(Self {
             db,
-            table_options: options(),
+            table_options,
             store,
             lock,
             meta: Mutex::new(meta),
@@ -124,21 +125,19 @@ impl State {
 
     /// Starts a checkpoint.
     ///
-    /// # Errors
-    /// When its first file cannot be made.
-    ///
     /// # Panics
     /// While another checkpoint goes on.
-    pub fn begin_checkpoint(&self) -> Result<CheckpointWriter<'_>, StorageError> {
+    #[must_use]
+    pub fn begin_checkpoint(&self) -> CheckpointWriter<'_> {
         let other = self.in_checkpoint.swap(true, Ordering::Acquire);
         assert!(!other, "one checkpoint at a time");
-        Ok(CheckpointWriter {
+        CheckpointWriter {
             state: self,
             open: None,
             files: Vec::new(),
             key: Vec::new(),
             value: Vec::new(),
-        })
+        }
     }
 
     /// The state as it is now, untouched by later checkpoints.
@@ -337,7 +336,12 @@ impl Drop for CheckpointWriter<'_> {
     }
 }
 
-fn options() -> Options {
+fn options() -> Result<Options, rocksdb::Error> {
+    // Merging is in no hurry, and whoever serves clients is.
+    let mut env = Env::new()?;
+    env.lower_thread_pool_cpu_priority();
+    env.lower_thread_pool_io_priority();
+
     let mut table = BlockBasedOptions::default();
     table.set_block_cache(&Cache::new_lru_cache(BLOCK_CACHE_BYTES));
     table.set_block_size(BLOCK_BYTES);
@@ -347,6 +351,7 @@ fn options() -> Options {
 
     let mut options = Options::default();
     options.create_if_missing(true);
+    options.set_env(&env);
     options.set_block_based_table_factory(&table);
     options.set_compression_type(DBCompressionType::None);
     // Runs of similar size are merged: each entry is rewritten a logarithmic number of times, where
@@ -371,7 +376,7 @@ fn options() -> Options {
             LogLevel::Error | LogLevel::Fatal => tracing::error!(message),
         }
     }));
-    options
+    Ok(options)
 }
 
 #[cfg(test)]
@@ -449,7 +454,7 @@ mod tests {
                 changed.insert(path, (draw(4) > 0).then_some((data, checkpoint)));
             }
             let snapshot = state.snapshot();
-            let mut writer = state.begin_checkpoint().unwrap();
+            let mut writer = state.begin_checkpoint();
             for (path, change) in &changed {
                 match change {
                     Some((data, czxid)) => {
@@ -487,7 +492,7 @@ mod tests {
         let state = open(folder.path());
         let data = vec![7; 1 << 20];
         for round in 1..=2 {
-            let mut writer = state.begin_checkpoint().unwrap();
+            let mut writer = state.begin_checkpoint();
             for name in 10..40 {
                 writer.put_znode(&format!("/{name}"), &znode(&data, round)).unwrap();
             }
@@ -503,11 +508,11 @@ mod tests {
     fn an_unfinished_checkpoint_leaves_nothing() {
         let folder = tempfile::tempdir().unwrap();
         let state = open(folder.path());
-        let mut writer = state.begin_checkpoint().unwrap();
+        let mut writer = state.begin_checkpoint();
         writer.put_znode("/a", &znode(b"x", 1)).unwrap();
         drop(writer);
         assert_eq!(content(&state.snapshot()), Content::default());
-        state.begin_checkpoint().unwrap().finish(meta(4)).unwrap();
+        state.begin_checkpoint().finish(meta(4)).unwrap();
         assert_eq!(state.meta(), Some(meta(4)));
         let left = fs::read_dir(State::tables(&state.lock)).unwrap().count();
         assert_eq!(left, 0);
@@ -517,7 +522,7 @@ mod tests {
     fn entries_out_of_order_are_refused() {
         let folder = tempfile::tempdir().unwrap();
         let state = open(folder.path());
-        let mut writer = state.begin_checkpoint().unwrap();
+        let mut writer = state.begin_checkpoint();
         writer.put_znode("/b", &znode(b"x", 1)).unwrap();
         assert!(writer.put_znode("/a", &znode(b"x", 1)).is_err());
         assert!(writer.delete_znode("/b").is_err());
@@ -528,15 +533,15 @@ mod tests {
     fn an_applied_zxid_that_goes_back_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         let state = open(folder.path());
-        state.begin_checkpoint().unwrap().finish(meta(4)).unwrap();
-        drop(state.begin_checkpoint().unwrap().finish(meta(3)));
+        state.begin_checkpoint().finish(meta(4)).unwrap();
+        drop(state.begin_checkpoint().finish(meta(3)));
     }
 
     #[test]
     fn a_flipped_bit_in_a_table_is_noticed() {
         let folder = tempfile::tempdir().unwrap();
         let state = open(folder.path());
-        let mut writer = state.begin_checkpoint().unwrap();
+        let mut writer = state.begin_checkpoint();
         for name in 1000..2000 {
             writer.put_znode(&format!("/{name}"), &znode(&[7; 100], 1)).unwrap();
         }

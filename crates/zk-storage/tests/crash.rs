@@ -69,7 +69,7 @@ fn work(folder: &Path) {
         scope.spawn(|| {
             for (zxid, changes) in changes_rx {
                 handle.prepare_next().unwrap();
-                let mut writer = state.begin_checkpoint().unwrap();
+                let mut writer = state.begin_checkpoint();
                 for (path, value) in &changes {
                     match value {
                         Some(mzxid) => {

@@ -24,7 +24,7 @@ fn txn(zxid: i64) -> Write {
 }
 
 fn checkpoint(opened: &Opened, applied: i64) {
-    let mut writer = opened.state.begin_checkpoint().unwrap();
+    let mut writer = opened.state.begin_checkpoint();
     let stat = StatPersisted { czxid: applied, ..StatPersisted::default() };
     writer.put_znode("/a", &ZnodeValue { data: Some(b"x"), acl: b"acl", stat }).unwrap();
     writer.finish(Meta { applied: Zxid(applied), digest: 1, time_ms: 2 }).unwrap();

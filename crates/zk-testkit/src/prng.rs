@@ -115,7 +115,9 @@ impl Prng {
         if depth == 0 {
             return "/".to_owned();
         }
-        (0..depth).map(|_| format!("/{}", self.pick(&["a", "b", "c", "queue", "ü", "n-1"]))).collect()
+        (0..depth)
+            .map(|_| format!("/{}", self.pick(&["a", "b", "c", "queue", "ü", "n-1"])))
+            .collect()
     }
 
     /// A number that code is likely to trip over: edges often, anything sometimes.
@@ -142,7 +144,10 @@ mod tests {
         assert_eq!(prng.state[..2], [0xe220_a839_7b1d_cdaf, 0x6e78_9e6a_a1b9_65f4]);
         // xoshiro256** from state 1, 2, 3, 4: its authors' reference output.
         let mut known = Prng { seed: 0, state: [1, 2, 3, 4] };
-        assert_eq!([known.next_u64(), known.next_u64(), known.next_u64()], [11520, 0, 1_509_978_240]);
+        assert_eq!(
+            [known.next_u64(), known.next_u64(), known.next_u64()],
+            [11520, 0, 1_509_978_240]
+        );
     }
 
     #[test]

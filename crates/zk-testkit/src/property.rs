@@ -28,7 +28,9 @@ pub fn property_of(name: &str, seeds: u64, check: impl Fn(&mut Prng)) {
 
 fn seeds_to_run(chosen: Option<&str>, seeds: u64) -> Vec<u64> {
     match chosen {
-        Some(text) => vec![text.parse().unwrap_or_else(|_| panic!("{SEED_VARIABLE}={text} is no seed"))],
+        Some(text) => {
+            vec![text.parse().unwrap_or_else(|_| panic!("{SEED_VARIABLE}={text} is no seed"))]
+        }
         // The hasher's keys are random: the one source that std has.
         None => (0..seeds).chain([RandomState::new().hash_one(0)]).collect(),
     }

@@ -41,8 +41,7 @@ pub fn read(path: impl AsRef<Path>) -> Vec<Vector> {
     let path = path.as_ref();
     let text =
         fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    let vectors =
-        parse(&text).unwrap_or_else(|error| panic!("{}, line {error}", path.display()));
+    let vectors = parse(&text).unwrap_or_else(|error| panic!("{}, line {error}", path.display()));
     assert!(!vectors.is_empty(), "{} holds no vector", path.display());
     vectors
 }
@@ -170,8 +169,13 @@ mod tests {
 
     #[test]
     fn fields_are_found_in_their_order() {
-        let fields =
-            [("zxid", "-7"), ("op", "create"), ("d", "Some(b\"x\")"), ("v", "[\"a\"]"), ("long_d", "3")];
+        let fields = [
+            ("zxid", "-7"),
+            ("op", "create"),
+            ("d", "Some(b\"x\")"),
+            ("v", "[\"a\"]"),
+            ("long_d", "3"),
+        ];
         vector(&fields).check_fields(DEBUG);
     }
 

@@ -17,7 +17,13 @@ const EDGES: &[(&str, &[&str])] = &[
     (
         "zk-server",
         &[
-            "zk-jute", "zk-proto", "zk-tree", "zk-session", "zk-zab", "zk-processor", "zk-storage",
+            "zk-jute",
+            "zk-proto",
+            "zk-tree",
+            "zk-session",
+            "zk-zab",
+            "zk-processor",
+            "zk-storage",
             "zk-config",
         ],
     ),
@@ -53,7 +59,8 @@ fn shown(path: &Path) -> String {
 /// Every file below `dir` that is ours: not built, not fetched, not version control's.
 fn files(dir: &Path, out: &mut Vec<PathBuf>) {
     let Ok(entries) = fs::read_dir(dir) else { return };
-    let mut entries: Vec<_> = entries.map(|entry| entry.expect("a readable folder").path()).collect();
+    let mut entries: Vec<_> =
+        entries.map(|entry| entry.expect("a readable folder").path()).collect();
     entries.sort();
     for path in entries {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -145,7 +152,8 @@ fn crates_depend_only_along_the_known_edges() {
         for (section, used) in dependencies(&read(&dir.join("Cargo.toml"))) {
             let ours = edges.contains_key(used.as_str());
             // Tests may use the test kit; and a front end may be tested against the server.
-            let for_tests = section == "dev-dependencies" && (used == "zk-testkit" || !PURE.contains(&name.as_str()));
+            let for_tests = section == "dev-dependencies"
+                && (used == "zk-testkit" || !PURE.contains(&name.as_str()));
             if ours && !allowed.contains(&used.as_str()) && !for_tests {
                 problems.push(format!("{name} → {used} ({section})"));
             }
@@ -168,8 +176,25 @@ fn the_table_of_edges_has_no_cycle() {
 #[test]
 fn pure_crates_are_pure() {
     const FORBIDDEN: &[&str] = &[
-        "Instant", "SystemTime", "thread::", "std::thread", "std::fs", "std::env", "std::process",
-        "TcpStream", "TcpListener", "UdpSocket", "ToSocketAddrs", "UnixStream", "tokio", "println!", "eprintln!", "print!(", "eprint!(", "async fn", ".await",
+        "Instant",
+        "SystemTime",
+        "thread::",
+        "std::thread",
+        "std::fs",
+        "std::env",
+        "std::process",
+        "TcpStream",
+        "TcpListener",
+        "UdpSocket",
+        "ToSocketAddrs",
+        "UnixStream",
+        "tokio",
+        "println!",
+        "eprintln!",
+        "print!(",
+        "eprint!(",
+        "async fn",
+        ".await",
     ];
     let mut problems = Vec::new();
     for name in PURE {
@@ -181,7 +206,8 @@ fn pure_crates_are_pure() {
                 let word = FORBIDDEN.iter().find(|word| code.contains(**word));
                 let hashed = code.contains("HashMap") || code.contains("HashSet");
                 let std_hash = hashed
-                    && (code.contains("std::collections") || !(hashbrown || code.contains("hashbrown")));
+                    && (code.contains("std::collections")
+                        || !(hashbrown || code.contains("hashbrown")));
                 if let Some(word) = word {
                     problems.push(format!("{}:{number}: {word}", shown(&path)));
                 }
@@ -191,7 +217,10 @@ fn pure_crates_are_pure() {
             }
         }
     }
-    report("a pure crate has no clock, thread, file, socket, environment or random order", &problems);
+    report(
+        "a pure crate has no clock, thread, file, socket, environment or random order",
+        &problems,
+    );
 }
 
 #[test]
@@ -257,7 +286,12 @@ fn every_module_file_is_reachable() {
             let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
             let module = match stem.as_str() {
                 "lib" | "main" => continue,
-                "mod" => path.parent().and_then(Path::file_name).unwrap_or_default().to_string_lossy().into_owned(),
+                "mod" => path
+                    .parent()
+                    .and_then(Path::file_name)
+                    .unwrap_or_default()
+                    .to_string_lossy()
+                    .into_owned(),
                 _ if path.parent().is_some_and(|parent| parent.ends_with("src/bin")) => continue,
                 _ => stem,
             };
@@ -284,8 +318,10 @@ fn every_testdata_file_is_used() {
                 let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
                 let folder = path.parent().and_then(|parent| parent.strip_prefix(&dir).ok());
                 let folder = folder.map(|folder| folder.display().to_string()).unwrap_or_default();
-                let whole_folder = rust.contains("check_dir") && rust.contains(&format!("{folder}\""));
-                if !rust.contains(&name) && !rust.contains(&format!("\"{stem}\"")) && !whole_folder {
+                let whole_folder =
+                    rust.contains("check_dir") && rust.contains(&format!("{folder}\""));
+                if !rust.contains(&name) && !rust.contains(&format!("\"{stem}\"")) && !whole_folder
+                {
                     problems.push(shown(&path));
                 }
             }
@@ -309,7 +345,8 @@ fn texts() -> Vec<(PathBuf, String)> {
 #[test]
 fn nothing_is_left_to_do_later() {
     // Put together here, so that this file passes its own rule.
-    let words = [concat!("TO", "DO"), concat!("FIX", "ME"), concat!("XX", "X:"), concat!("to", "do!(")];
+    let words =
+        [concat!("TO", "DO"), concat!("FIX", "ME"), concat!("XX", "X:"), concat!("to", "do!(")];
     let mut problems = Vec::new();
     for (path, text) in texts() {
         for (number, line) in (1..).zip(text.lines()) {
@@ -323,7 +360,12 @@ fn nothing_is_left_to_do_later() {
 
 #[test]
 fn the_tree_names_no_machine_and_no_registry() {
-    let paths = [concat!("/ro", "ot/"), concat!("/wo", "rk/main"), concat!("/Us", "ers/"), concat!("/home/", "user")];
+    let paths = [
+        concat!("/ro", "ot/"),
+        concat!("/wo", "rk/main"),
+        concat!("/Us", "ers/"),
+        concat!("/home/", "user"),
+    ];
     let hosts = [
         concat!("crates", ".io"),
         concat!("pypi", ".org"),

@@ -125,7 +125,8 @@ impl Database {
                 // after the picture was taken (facts, section 4.3).
                 if op == OpCode::CREATE && outcome == Outcome::Error(ErrorCode::NODE_EXISTS) {
                     let parent_path = path::parent(&txn.path);
-                    if let Some(parent) = self.tree.id(parent_path) {
+                    if txn.path != "/"
+                        && let Some(parent) = self.tree.id(parent_path) {
                         self.tree.raise_cversion(parent, parent_path, txn.parent_cversion, zxid);
                     }
                 }

@@ -52,7 +52,7 @@ fn merged(heard: Vec<Heard>) -> Vec<Heard> {
     merged
 }
 
-pub fn assert_same(database: &Database, model: &Model) {
+fn assert_same(database: &Database, model: &Model) {
     let tree = &database.tree;
     assert_eq!(tree.node_count(), model.nodes.len() + 1);
     assert_eq!(tree.last_zxid(), Zxid(model.zxid));
