@@ -2,6 +2,7 @@
 #
 #   ROOT                the repository
 #   CARGO_TARGET_DIR    shared by all checkouts, so RocksDB (tens of minutes of C++) is compiled once per machine
+#   RELAXED_IN_TESTS    lints that only shipped code must pass, as -A options
 #   PURE                the packages that need no RocksDB, as -p options
 #   step NAME CMD...    run CMD, saying what runs and how many seconds it took; stop at the first failure
 #
@@ -16,6 +17,13 @@ PURE=()
 for package in zk-jute zk-proto zk-tree zk-session zk-zab zk-processor zk-config zk-testkit zk-sim; do
   [[ -f "$ROOT/crates/$package/Cargo.toml" ]] && PURE+=(-p "$package")
 done
+
+RELAXED_IN_TESTS=(
+  -A clippy::unwrap_used -A clippy::let_underscore_must_use -A clippy::indexing_slicing
+  -A clippy::cast_possible_truncation -A clippy::cast_sign_loss
+  -A clippy::disallowed_methods -A clippy::disallowed_types
+  -A missing_docs -A unreachable_pub
+)
 
 say() { printf '%s\n' "$*" >&2; }
 

@@ -7,8 +7,8 @@
 The java command line comes without a main class; {worker}, {threadid}, {ports} and {work} in it are filled in per JVM.
 
 FILE of --classes: `class<TAB>quick|full<TAB>cases<TAB>seconds`, where cases is how many cases the class has (a class that
-reports fewer fails) and seconds about how long it takes (the longest start first). In quick mode a method can be left
-out: `quick -method -method`.
+reports fewer fails) and seconds about how long it takes (the longest start first). After the group, `-method` leaves a
+method out in quick mode, and `key=value` sets a system property of the JVM.
 
 Cases that expected.txt lists as skip are not run; on Paddock neither are those listed as apache-fail, since Apache does
 not say what should happen. A case that fails is run once more when the rest is over, alone: these suites are full of
@@ -48,7 +48,7 @@ def read_classes(path, quick, patterns):
                 continue
             if quick and words[0] != "quick":
                 continue
-            dropped = [w[1:] for w in words[1:]] if quick else []
+            dropped = [w[1:] for w in words[1:] if quick and w.startswith("-")]
             chosen = [p.split("#")[1] for p in patterns if "#" in p and fnmatch.fnmatchcase(simple, p.split("#")[0])]
             classes.append(
                 {
@@ -57,6 +57,7 @@ def read_classes(path, quick, patterns):
                     "cases": int(cases),
                     "seconds": float(seconds),
                     "dropped": dropped,
+                    "properties": [w for w in words[1:] if "=" in w],
                     "only": chosen,
                 }
             )
@@ -120,6 +121,7 @@ class Runner:
         command = list(self.command)
         for key, value in fill.items():
             command = [part.replace(key, value) for part in command]
+        command += ["-D" + word for word in entry["properties"]]
         command += [MAIN, events, entry["class"], str(self.args.case_seconds)]
         for method in excluded:
             command += ["-x", method]
@@ -222,9 +224,9 @@ class Runner:
             for case in failed:
                 second = again.get(case["name"])
                 if second and second["result"] == "passed":
+                    say(f"second try: {case['name']} passed; the first: {case['reason']}")
                     case["result"] = "passed"
                     case["reason"] = "on the second try; the first: " + case["reason"]
-                    say(f"second try: {case['name']} passed; the first: {case['reason']}")
 
 
 def main():

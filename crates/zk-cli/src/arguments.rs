@@ -37,6 +37,11 @@ pub(crate) struct Arguments {
 }
 
 impl Arguments {
+    /// A line without options.
+    pub(crate) fn words_only(line: &[String]) -> Self {
+        Self { options: BTreeMap::new(), words: line.to_vec() }
+    }
+
     pub(crate) fn has(&self, option: &str) -> bool {
         self.options.contains_key(option)
     }

@@ -2,14 +2,16 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rustyline::completion::{Completer, Pair};
-use rustyline::{Context, Helper, Highlighter, Hinter, Validator};
+use rustyline::highlight::Highlighter;
+use rustyline::hint::Hinter;
+use rustyline::validate::Validator;
+use rustyline::{Context, Helper};
 use tokio::runtime::Handle;
 use zk_client::Client;
 
 use crate::commands::COMMANDS;
 
 /// Completes commands, and paths from the server.
-#[derive(Helper, Highlighter, Hinter, Validator)]
 pub(crate) struct Completion {
     pub(crate) runtime: Handle,
     pub(crate) client: Arc<Mutex<Client>>,
@@ -32,6 +34,14 @@ impl Completer for Completion {
         let pair = |text: String| Pair { display: text.clone(), replacement: text };
         Ok((start, candidates.into_iter().map(pair).collect()))
     }
+}
+
+impl Helper for Completion {}
+impl Highlighter for Completion {}
+impl Validator for Completion {}
+
+impl Hinter for Completion {
+    type Hint = String;
 }
 
 impl Completion {

@@ -13,10 +13,10 @@ use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, oneshot};
 use zk_client::{Client, ConnectStringError, WatchedEvent};
 
-use crate::arguments::words;
-use crate::commands::{self, Action, Context};
+use crate::arguments::{Arguments, words};
+use crate::commands::{self, Action, Context, Spec};
 use crate::completion::Completion;
-use crate::error::{CliError, FAILED, USAGE};
+use crate::error::{CliError, FAILED};
 use crate::options::Options;
 use crate::output::Output;
 
@@ -117,9 +117,10 @@ fn single(options: &Options, runtime: &Runtime, out: Output) -> u8 {
     let name = &options.command[0];
     let Some(spec) = commands::find(name) else { return fail(out, &commands::unknown(name, out)) };
     // A mistake needs no server to be told.
-    if let Err(error) = spec.parse(&options.command, Output { json: true }) {
-        return fail(out, &error);
-    }
+    let arguments = match spec.parse(&options.command, out) {
+        Ok(arguments) => arguments,
+        Err(error) => return fail(out, &error),
+    };
     if spec.action == Action::Version {
         return commands::version(out).map_or_else(|error| fail(out, &error), |()| 0);
     }
@@ -137,9 +138,8 @@ fn single(options: &Options, runtime: &Runtime, out: Output) -> u8 {
         }
     }
     shell.print_watches.store(true, Ordering::Relaxed);
-    match shell.execute(&options.command) {
-        Ok(_) => {}
-        Err(error) => shell.exit = fail(out, &error),
+    if let Err(error) = shell.run(spec, &arguments) {
+        shell.exit = fail(out, &error);
     }
     if !shell.context.ephemerals.load(Ordering::Relaxed) {
         shell.print_watches.store(false, Ordering::Relaxed);
@@ -299,6 +299,11 @@ impl<'a> Shell<'a> {
         let out = self.context.out;
         let Some(spec) = commands::find(&line[0]) else { return Err(commands::unknown(&line[0], out)) };
         let arguments = spec.parse(line, out)?;
+        self.run(spec, &arguments)
+    }
+
+    fn run(&mut self, spec: &Spec, arguments: &Arguments) -> Result<Next, CliError> {
+        let out = self.context.out;
         match spec.action {
             Action::Quit => {
                 self.close();
@@ -351,7 +356,7 @@ impl<'a> Shell<'a> {
                     return Err(CliError::not_connected(""));
                 }
                 let result = self.runtime.block_on(async {
-                    let result = commands::run(&self.context, action, &arguments).await;
+                    let result = commands::run(&self.context, action, arguments).await;
                     self.printer.flush().await;
                     result
                 });

@@ -266,7 +266,12 @@ fn metrics_listener(config: &ServerConfig) -> Result<Option<TcpListener>, StartE
 }
 
 fn storage_config(config: &ServerConfig) -> StorageConfig {
-    let log = LogConfig { force_sync: config.storage.force_sync, ..LogConfig::default() };
+    let defaults = LogConfig::default();
+    let segment_bytes = match config.storage.pre_alloc_size_bytes {
+        0 => defaults.segment_bytes,
+        bytes => bytes,
+    };
+    let log = LogConfig { segment_bytes, force_sync: config.storage.force_sync };
     StorageConfig { data_dir: config.data_dir.clone(), data_log_dir: config.data_log_dir.clone(), log }
 }
 

@@ -7,6 +7,12 @@
 //! Bare writes and appends take turns within one run, so that both meet the same disk. The folder
 //! should be on the disk that is asked about.
 
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "figures for people, and small numbers"
+)]
+
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};

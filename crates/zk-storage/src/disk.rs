@@ -1,4 +1,4 @@
-//! Two questions to the file system.
+//! Small helpers around the file system.
 
 use std::fs::File;
 use std::io;
@@ -16,6 +16,11 @@ use rustix::fs::statvfs;
 pub fn free_bytes(path: &Path) -> io::Result<u64> {
     let stat = statvfs(path)?;
     Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+}
+
+/// A length or offset of bytes in memory.
+pub(crate) fn in_memory(len: u64) -> usize {
+    usize::try_from(len).expect("what is in memory has an address")
 }
 
 /// Makes creations, renames and removals in the folder durable.

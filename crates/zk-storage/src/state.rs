@@ -396,7 +396,7 @@ mod tests {
     }
 
     fn meta(applied: i64) -> Meta {
-        Meta { applied: Zxid(applied), digest: applied as u64 * 3, time_ms: applied * 5 }
+        Meta { applied: Zxid(applied), digest: applied.cast_unsigned() * 3, time_ms: applied * 5 }
     }
 
     fn znode(data: &[u8], czxid: i64) -> ZnodeValue<'_> {
@@ -450,7 +450,7 @@ mod tests {
             let mut changed: BTreeMap<String, Option<(Vec<u8>, i64)>> = BTreeMap::new();
             for _ in 0..200 {
                 let path = format!("/{}/{}", draw(10), draw(100));
-                let data = vec![b'x'; draw(300) as usize];
+                let data = vec![b'x'; usize::try_from(draw(300)).unwrap()];
                 changed.insert(path, (draw(4) > 0).then_some((data, checkpoint)));
             }
             let snapshot = state.snapshot();

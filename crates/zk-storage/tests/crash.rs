@@ -1,6 +1,13 @@
 //! A process that appends, checkpoints and purges is killed at random points, again and again. What
 //! is recovered holds every transaction it acknowledged, in order, and nothing half done.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a failing test may panic, and its values are small"
+)]
+
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::Path;

@@ -1,5 +1,12 @@
 //! Opening what a server left: state and log together, and what does not belong together.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a failing test may panic, and its values are small"
+)]
+
 use std::fs;
 use std::path::Path;
 

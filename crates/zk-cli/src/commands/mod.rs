@@ -163,7 +163,7 @@ impl Spec {
             | Action::PrintWatches
             | Action::Quit
             | Action::Redo
-            | Action::WhoAmI => return Ok(Arguments { words: line.to_vec(), ..Arguments::default() }),
+            | Action::WhoAmI => return Ok(Arguments::words_only(line)),
             _ => {} // the others have options or a number of words
         }
         let parse = |line: &[String]| crate::arguments::parse(self.options, self.group, line).map_err(CliError::usage);
@@ -403,7 +403,7 @@ pub(crate) async fn run(context: &Context, action: Action, arguments: &Arguments
         Action::SetQuota => quota::set(context, arguments, path).await,
         Action::Stat => data::stat(context, arguments, checked(path)?).await,
         Action::Sync => data::sync(context, checked(path)?).await,
-        Action::Version => admin::version(context.out),
+        Action::Version => version(context.out),
         Action::WhoAmI => admin::who_am_i(context).await,
         Action::Close | Action::Connect | Action::History | Action::PrintWatches | Action::Quit | Action::Redo => {
             unreachable!("the shell does these itself")

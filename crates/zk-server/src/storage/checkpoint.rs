@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
+use zk_proto::Zxid;
 use zk_storage::{LogHandle, Meta, State, StorageError, ZnodeValue};
 use zk_tree::CheckpointItem;
 
@@ -13,7 +14,7 @@ use crate::context::{Context, Counters};
 const INTERVAL: Duration = Duration::from_millis(200);
 
 /// Changed bytes that make a checkpoint due: what a restart has to replay at most, about.
-const DUE_BYTES: usize = 32 << 20;
+const DUE_BYTES: u64 = 32 << 20;
 
 /// How old a change may get before it is in a checkpoint: bounds the log that is kept.
 const DUE_AGE: Duration = Duration::from_secs(60);
@@ -24,17 +25,25 @@ const CHUNK: usize = 128;
 /// Takes checkpoints until `stop` says so or is gone.
 pub fn run(context: &Arc<Context>, state: &State, log: &LogHandle, stop: &Receiver<()>) {
     let mut last = Instant::now();
+    let mut last_zxid = state.meta().map_or(Zxid::ZERO, |meta| meta.applied);
+    let storage = &context.config.storage;
+    let due_bytes = storage.snap_size_limit_bytes.map_or(DUE_BYTES, |limit| limit.min(DUE_BYTES));
     loop {
         match stop.recv_timeout(INTERVAL) {
             Ok(()) | Err(RecvTimeoutError::Disconnected) => return,
             Err(RecvTimeoutError::Timeout) => {}
         }
         guard_disk(context);
-        let (count, bytes) = context.node.read(|db| (db.tree.dirty_count(), db.tree.dirty_bytes()));
-        if count == 0 || (bytes < DUE_BYTES && last.elapsed() < DUE_AGE) {
+        let (zxid, count, bytes) = context.node.read(|db| {
+            (db.tree.last_zxid(), db.tree.dirty_count(), db.tree.dirty_bytes() as u64)
+        });
+        let txns = zxid.0 - last_zxid.0;
+        let due = txns >= storage.snap_count.into() || bytes >= due_bytes || last.elapsed() >= DUE_AGE;
+        if count == 0 || !due {
             continue;
         }
         last = Instant::now();
+        last_zxid = zxid;
         if let Err(error) = take(context, state, log) {
             Counters::add(&context.counters.checkpoint_errors, 1);
             tracing::error!(%error, "no checkpoint could be taken; the log keeps everything, and the next try is due soon");
@@ -52,7 +61,7 @@ fn take(context: &Context, state: &State, log: &LogHandle) -> Result<(), Storage
     };
     let mut written = 0usize;
     let result = (|| {
-        let mut writer = state.begin_checkpoint()?;
+        let mut writer = state.begin_checkpoint();
         let mut items = Vec::with_capacity(CHUNK);
         loop {
             items.clear();
@@ -81,6 +90,9 @@ fn take(context: &Context, state: &State, log: &LogHandle) -> Result<(), Storage
     let took = begun.elapsed();
     context.counters.checkpoint.record(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
     tracing::debug!(zxid = %meta.applied, written, took_ms = took.as_millis(), "checkpoint");
+    if context.config.storage.purge_interval_ms.is_none() {
+        return Ok(());
+    }
     if let Err(error) = log.purge(meta.applied, RETAIN_TXNS) {
         tracing::warn!(%error, "the transaction log could not be purged");
     }

@@ -28,6 +28,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use bytes::Bytes;
 use zk_proto::{Epoch, Zxid};
 
+use crate::disk::in_memory;
 use crate::identity::{FolderLock, StoreId};
 pub use error::{LogError, Problem};
 pub use reader::Reader;
@@ -309,7 +310,7 @@ impl Log {
         // Whole pages: a page of a recycled file that is not in memory need not be read before a
         // part of it is overwritten. The zeros behind the end mean "nothing here".
         let pages_end = self.end.next_multiple_of(PAGE);
-        self.buf.resize(len + (pages_end - self.end) as usize, 0);
+        self.buf.resize(len + in_memory(pages_end - self.end), 0);
         let file = &self.segment.file;
         let path = &self.segment.path;
         file.write_all_at(&self.buf[CHECKSUM_LEN..], from).map_err(LogError::io("write", path))?;

@@ -9,6 +9,7 @@ use std::vec;
 use bytes::Bytes;
 use zk_proto::Zxid;
 
+use crate::disk::in_memory;
 use crate::txn_log::error::{LogError, Problem};
 use crate::txn_log::record::{self, CHECKSUM_LEN, HEADER_LEN, Header, Kind};
 use crate::txn_log::segment::{RECORDS_AT, Segment};
@@ -94,13 +95,13 @@ impl Scanner {
             // From a little before: the next question is for the checksum in front.
             let from = at.saturating_sub(CHECKSUM_LEN as u64);
             let until = (at + len).max(from + CHUNK).min(self.segment.len);
-            let mut chunk = vec![0; (until - from) as usize];
+            let mut chunk = vec![0; in_memory(until - from)];
             let read = self.segment.file.read_exact_at(&mut chunk, from);
             read.map_err(LogError::io("read", &self.segment.path))?;
             (self.chunk, self.chunk_at) = (chunk.into(), from);
         }
-        let start = (at - self.chunk_at) as usize;
-        Ok(start..start + len as usize)
+        let start = in_memory(at - self.chunk_at);
+        Ok(start..start + in_memory(len))
     }
 
     /// Whether what stands at `bad` was durable once: some later record of this segment is whole and
@@ -126,7 +127,7 @@ impl Scanner {
     /// The next multiple of eight, from `at` on, where the chunk in memory is not zero, or its end.
     fn skip_zeros(&self, at: u64) -> u64 {
         let Some(from) = at.checked_sub(self.chunk_at) else { return at };
-        let Some(rest) = self.chunk.get(from as usize..) else { return at };
+        let Some(rest) = self.chunk.get(in_memory(from)..) else { return at };
         let zeros = rest.chunks_exact(8).take_while(|eight| *eight == [0; 8]).count();
         at + 8 * zeros as u64
     }

@@ -181,7 +181,7 @@ mod tests {
             assert_eq!((out.len() - 4, (out.len() - 4) % 8), (record_len(len), 0));
             let header = Header::parse(out[4..24].try_into().unwrap()).unwrap();
             let expected =
-                Header { payload_len: len as u32, kind: Kind::Txn, zxid: 7, durable: 4096 };
+                Header { payload_len: u32::try_from(len).unwrap(), kind: Kind::Txn, zxid: 7, durable: 4096 };
             assert_eq!(header, expected);
             assert_eq!(header.record_len(), record_len(len) as u64);
             assert_eq!(out[24..24 + len], payload);

@@ -12,19 +12,20 @@ use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::Errno;
 use zk_proto::Zxid;
 
-use crate::disk::{free_bytes, sync_folder};
+use crate::disk::{free_bytes, in_memory, sync_folder};
 use crate::identity::StoreId;
 use crate::txn_log::error::{LogError, Problem};
 
 /// What an append is rounded up to, and the size of a segment's first page.
-pub(crate) const PAGE: u64 = 4096;
+pub(crate) const PAGE: u64 = PAGE_LEN as u64;
+const PAGE_LEN: usize = 4096;
 /// Where the first record stands.
 pub(crate) const RECORDS_AT: u64 = PAGE;
 
 const MAGIC: [u8; 8] = *b"PDKTXLOG";
 const FORMAT: u32 = 1;
 /// Zeros are written and synced in steps, so that a sync of the log beside it waits for little.
-const FILL_STEP: u64 = 1 << 20;
+const FILL_STEP: usize = 1 << 20;
 
 /// An open segment. Its bytes are never changed but by the one [`Log`](super::Log) behind its end.
 #[derive(Debug)]
@@ -115,7 +116,7 @@ impl Segment {
             .open(path)
             .map_err(LogError::io("open", path))?;
         let len = file.metadata().map_err(LogError::io("read", path))?.len();
-        let mut page = [0; PAGE as usize];
+        let mut page = [0; PAGE_LEN];
         match file.read_exact_at(&mut page, 0) {
             Ok(()) => {}
             Err(err) if err.kind() == io::ErrorKind::UnexpectedEof => {}
@@ -150,8 +151,8 @@ fn explain_header(path: &Path, expected: StoreId, seq: u64, len: u64, page: &[u8
     }
 }
 
-fn header(store: StoreId, seq: u64, len: u64) -> ([u8; PAGE as usize], u32) {
-    let mut page = [0; PAGE as usize];
+fn header(store: StoreId, seq: u64, len: u64) -> ([u8; PAGE_LEN], u32) {
+    let mut page = [0; PAGE_LEN];
     page[..8].copy_from_slice(&MAGIC);
     page[8..12].copy_from_slice(&FORMAT.to_le_bytes());
     page[16..24].copy_from_slice(&store.0.to_le_bytes());
@@ -172,11 +173,11 @@ fn zero_filled(path: &Path, len: u64) -> io::Result<File> {
         Ok(()) | Err(Errno::OPNOTSUPP) => {}
         Err(errno) => return Err(errno.into()),
     }
-    let zeros = vec![0; FILL_STEP as usize];
+    let zeros = vec![0; FILL_STEP];
     let mut at = 0;
     while at < len {
-        let step = FILL_STEP.min(len - at);
-        file.write_all_at(&zeros[..step as usize], at)?;
+        let step = (FILL_STEP as u64).min(len - at);
+        file.write_all_at(&zeros[..in_memory(step)], at)?;
         file.sync_data()?;
         at += step;
     }

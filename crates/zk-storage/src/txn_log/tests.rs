@@ -1,5 +1,7 @@
 //! The log as a whole: what was appended comes back, whatever a crash or a disk did meanwhile.
 
+#![allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "small test values")]
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
@@ -110,7 +112,8 @@ fn segments_are_prepared_recycled_and_never_change_size() {
         if round % 7 == 0 {
             drop((log, handle));
             log = open(folder.path());
-            assert!(log.needs_next() == !segments(folder.path()).contains_key(&(log.segment.seq + 1)));
+            let next = log.segment.seq + 1;
+            assert_ne!(log.needs_next(), segments(folder.path()).contains_key(&next));
         }
         let expected: Vec<_> = (begins.0 + 1..=zxid).map(|zxid| txn(zxid, 100)).collect();
         assert_eq!(read(&log, begins.0), expected);

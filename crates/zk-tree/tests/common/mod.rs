@@ -218,6 +218,8 @@ pub struct Model {
     data_watches: ModelTable,
     child_watches: ModelTable,
     pub heard: Vec<Heard>,
+    /// Something happened that upstream does differently, or does not survive.
+    pub strange: bool,
 }
 
 fn parent_of(path: &str) -> String {
@@ -247,6 +249,7 @@ impl Model {
             data_watches: ModelTable::new(),
             child_watches: ModelTable::new(),
             heard: Vec::new(),
+            strange: false,
         }
     }
 
@@ -417,6 +420,7 @@ impl Model {
         owner: i64,
         cversion: i32,
     ) -> Outcome {
+        self.strange |= !zk_proto::path::is_valid(path) || path == "/";
         if path == "/" {
             return Outcome::Error(ErrorCode::NODE_EXISTS);
         }
@@ -470,12 +474,14 @@ impl Model {
 
     fn delete(&mut self, path: &str, zxid: i64) -> Outcome {
         let special = ["/", "/zookeeper", "/zookeeper/quota", "/zookeeper/config"];
+        self.strange |= !zk_proto::path::is_valid(path) || special.contains(&path);
         if !path.starts_with('/') || special.contains(&path) {
             return Outcome::Error(ErrorCode::BAD_ARGUMENTS);
         }
         let below = format!("{path}/");
         let descendants = self.nodes.keys().filter(|path| path.starts_with(&below));
         let mut doomed: Vec<String> = descendants.cloned().collect();
+        self.strange |= !doomed.is_empty();
         doomed.sort_by_key(|path| std::cmp::Reverse(path.len()));
         for path in doomed {
             self.delete_leaf(&path, zxid);
@@ -544,6 +550,8 @@ impl Model {
                 if !self.exists(&txn.path) {
                     return Outcome::Error(ErrorCode::NO_NODE);
                 }
+                let is_count = txn.data.as_ref().is_some_and(|data| data.starts_with(b"count="));
+                self.strange |= txn.path.ends_with("zookeeper_stats") && !is_count || txn.path.is_empty();
                 let path = if txn.path.is_empty() { "/" } else { &txn.path };
                 let node = self.nodes.get_mut(path).expect("checked");
                 let old = node.data.as_ref().map_or(0, |data| data.len() as i64);

@@ -51,7 +51,8 @@ public final class ExternalServerCnxnFactory extends ServerCnxnFactory {
             settings.put("dataLogDir", log.toAbsolutePath().toString());
         }
         settings.put("clientPort", Integer.toString(address.getPort()));
-        settings.put("clientPortAddress", address.getAddress().getHostAddress());
+        // Java appends the interface to a link's own IPv6 address (::1%lo), which nobody writes in a zoo.cfg.
+        settings.put("clientPortAddress", address.getAddress().getHostAddress().split("%")[0]);
         settings.put("maxClientCnxns", Integer.toString(Math.max(0, maxPerHost)));
         settings.put("tickTime", Integer.toString(zks.getTickTime()));
         settings.put("minSessionTimeout", Integer.toString(zks.getMinSessionTimeout()));
