@@ -168,6 +168,18 @@ def sort_list(line):
     return line
 
 
+def order_removals(events):
+    """The client reports the watches that one request removed in the order of a hash table of its own."""
+    ordered, removed = [], []
+    for event in events:
+        if "WatchRemoved" in event:
+            removed.append(event)
+        else:
+            ordered += [*sorted(removed), event]
+            removed = []
+    return ordered + sorted(removed)
+
+
 def split_events(lines):
     """Takes `WATCHER::`, the blank line and the event itself out of a command's output."""
     plain, events = [], []
@@ -268,8 +280,7 @@ def run(args, command):
             events += split_events(shell.drain())[1]
         if events:
             out.append("events:")
-            # What the shell's own session goes through depends on timing when it is closed and opened again.
-            out += events
+            out += order_removals(events)
         transcript[case["name"]] = out
     if shell:
         shell.stop()

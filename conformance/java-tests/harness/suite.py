@@ -158,7 +158,7 @@ class Runner:
                     "reason": f"{count} of {entry['cases']} cases reported, see {work}/output",
                 }
             )
-        entry["measured"] = (count, seconds)
+        entry.setdefault("measured", (count, seconds))
         bad = [c["name"] for c in cases if c["result"] == "failed"]
         say(f"{simple}: {count} cases, {len(bad)} failed, {seconds:.0f} s" + ("" if not bad else ": " + ", ".join(bad)))
         return cases

@@ -75,7 +75,8 @@ pub enum Txn {
     SetAcl(SetAclTxn),
     /// check
     Check(CheckVersionTxn),
-    /// multi: each operation with its type.
+    /// multi: each operation with its type. In one that failed, upstream logs the operations before
+    /// the failed one as they were prepared; whoever applies it must look for an error first.
     Multi(Vec<(OpCode, Self)>),
 }
 
@@ -174,7 +175,8 @@ pub struct LoggedTxn {
     pub header: TxnHeader,
     /// The body.
     pub txn: Txn,
-    /// The tree's digest after it, where the proposer computes digests.
+    /// The tree's digest after it, where the proposer computes digests. A failed request
+    /// ([`Txn::Error`]) has none even there; a failed multi has.
     pub digest: Option<TxnDigest>,
 }
 

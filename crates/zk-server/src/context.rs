@@ -1,11 +1,16 @@
 //! What every task of the shell shares.
 
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use zk_config::ServerConfig;
 use zk_processor::{Histogram, Node, Now};
+use zk_tree::WatcherId;
 
+use crate::admin::four_letter::TraceMask;
 use crate::storage::StoreQueue;
 
 /// The two clocks that the core is told.
@@ -71,6 +76,36 @@ pub struct Counters {
     pub min_response_bytes: AtomicU64,
     /// The longest.
     pub max_response_bytes: AtomicU64,
+    /// Where the connections come from.
+    pub peers: Peers,
+    /// What `stmk` sets.
+    pub trace_mask: TraceMask,
+}
+
+/// The other ends of the connections: the core knows their addresses, but not their ports.
+#[derive(Debug, Default)]
+pub struct Peers(Mutex<BTreeMap<WatcherId, SocketAddr>>);
+
+impl Peers {
+    fn peers(&self) -> MutexGuard<'_, BTreeMap<WatcherId, SocketAddr>> {
+        self.0.lock().expect("no holder of this lock panics: a panic ends the process")
+    }
+
+    /// A connection was made.
+    pub fn insert(&self, id: WatcherId, peer: SocketAddr) {
+        self.peers().insert(id, peer);
+    }
+
+    /// A connection is gone.
+    pub fn remove(&self, id: WatcherId) {
+        self.peers().remove(&id);
+    }
+
+    /// Where a connection comes from.
+    #[must_use]
+    pub fn get(&self, id: WatcherId) -> Option<SocketAddr> {
+        self.peers().get(&id).copied()
+    }
 }
 
 impl Counters {

@@ -31,7 +31,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_password_is_what_java_random_yields() {
+    fn a_password_is_what_java_random_is_known_to_yield() {
+        // new Random(0): its first four ints are known everywhere.
+        let ints = [-1_155_484_576, -723_955_400, 1_033_096_058, -1_690_734_402_i32];
+        assert_eq!(password(SessionId(SUPER_SECRET)), ints.map(i32::to_le_bytes).concat()[..]);
+    }
+
+    #[test]
+    fn a_password_is_made_step_by_step() {
         // new Random(0x100000000000001L ^ 0xB3415C00L).nextBytes(new byte[16]), computed step by step.
         let id = SessionId(0x0100_0000_0000_0001);
         let seed = (id.0 ^ SUPER_SECRET) as u128;

@@ -49,6 +49,8 @@ struct Session {
     timeout_ms: i32,
     closing: bool,
     heard: Heard,
+    /// The bucket of the queue that counts for it.
+    queued: i64,
 }
 
 /// All sessions of an ensemble, as its leader (or a standalone server) keeps them.
@@ -90,8 +92,9 @@ impl SessionTracker {
             return;
         }
         let heard = Heard(Arc::new(AtomicI64::new(now_ms)));
-        self.expiry.insert(bucket(now_ms + i64::from(timeout_ms), self.config.tick_ms), id);
-        self.sessions.insert(id, Session { timeout_ms, closing: false, heard });
+        let queued = bucket(now_ms + i64::from(timeout_ms), self.config.tick_ms);
+        self.expiry.insert(queued, id);
+        self.sessions.insert(id, Session { timeout_ms, closing: false, heard, queued });
     }
 
     /// A client comes back to its session: touches it, and from now on `timeout_ms` counts.
@@ -100,8 +103,12 @@ impl SessionTracker {
         let session = self.sessions.get_mut(&id).filter(|session| !session.closing)?;
         session.timeout_ms = timeout_ms;
         session.heard.touch(now_ms);
-        // A shorter timeout may be due before the bucket that it is in; twice in the queue is harmless.
-        self.expiry.insert(bucket(now_ms + i64::from(timeout_ms), self.config.tick_ms), id);
+        let due = bucket(now_ms + i64::from(timeout_ms), self.config.tick_ms);
+        // A later bucket is found when the one that it is in is due.
+        if due < session.queued {
+            session.queued = due;
+            self.expiry.insert(due, id);
+        }
         Some(session.heard.clone())
     }
 
@@ -146,9 +153,9 @@ impl SessionTracker {
     /// The sessions whose timeout has passed at `now_ms`; they are closing from now on.
     pub fn expire(&mut self, now_ms: i64) -> Vec<SessionId> {
         let mut expired = Vec::new();
-        for id in self.expiry.take_due(now_ms) {
+        for (taken_from, id) in self.expiry.take_due(now_ms) {
             let Some(session) = self.sessions.get_mut(&id) else { continue };
-            if session.closing {
+            if session.closing || session.queued != taken_from {
                 continue;
             }
             let due = bucket(session.heard.at() + i64::from(session.timeout_ms), self.config.tick_ms);
@@ -156,6 +163,7 @@ impl SessionTracker {
                 session.closing = true;
                 expired.push(id);
             } else {
+                session.queued = due;
                 self.expiry.insert(due, id);
             }
         }
@@ -250,6 +258,71 @@ mod tests {
         assert!(tracker.reattach(A, 200, 400).is_none());
         assert_eq!(tracker.check(A), Err(ErrorCode::UNKNOWN_SESSION));
         assert_eq!(tracker.check_global(A), Err(ErrorCode::SESSION_EXPIRED));
+    }
+
+    #[test]
+    fn coming_back_often_does_not_fill_the_queue() {
+        let mut tracker = tracker();
+        tracker.track(A, 2000, 0);
+        for now in 0..100_000 {
+            let timeout_ms = if now % 2 == 0 { 200 } else { 2000 };
+            tracker.reattach(A, timeout_ms, now).unwrap();
+            assert!(tracker.expire(now).is_empty());
+            assert!(tracker.expiry.len() <= 22, "{} entries", tracker.expiry.len());
+        }
+        assert_eq!(tracker.expire(110_000), [A]);
+        assert_eq!(tracker.expiry.len(), 0);
+    }
+
+    /// Random sessions against the definition: a session expires at the first look that is a tick or
+    /// more after its timeout has passed, and never before it has.
+    #[test]
+    fn expiry_is_what_its_definition_says() {
+        use zk_testkit::property;
+
+        property("expiry", |prng| {
+            let mut tracker = tracker();
+            let mut model: BTreeMap<SessionId, (i64, i32)> = BTreeMap::new();
+            let mut now = prng.edgy_i64().rem_euclid(1_000_000);
+            for _ in 0..300 {
+                now += i64::try_from(prng.below(60)).unwrap();
+                let id = SessionId(A.0 + i64::try_from(prng.below(6)).unwrap());
+                let timeout_ms = tracker.negotiate(prng.edgy_i32());
+                match prng.below(6) {
+                    0 => {
+                        tracker.track(id, timeout_ms, now);
+                        model.entry(id).or_insert((now, timeout_ms));
+                    }
+                    1 => {
+                        let came_back = tracker.reattach(id, timeout_ms, now).is_some();
+                        assert_eq!(came_back, model.contains_key(&id));
+                        model.entry(id).and_modify(|session| *session = (now, timeout_ms));
+                    }
+                    2 => {
+                        if let Some(heard) = tracker.heard(id) {
+                            heard.touch(now);
+                        }
+                        model.entry(id).and_modify(|session| session.0 = now);
+                    }
+                    3 if prng.chance(20) => {
+                        tracker.remove(id);
+                        model.remove(&id);
+                    }
+                    _ => {
+                        let expired = tracker.expire(now);
+                        for id in &expired {
+                            let (heard, timeout_ms) = model.remove(id).unwrap();
+                            assert!(now > heard + i64::from(timeout_ms), "expired too early");
+                            assert_eq!(tracker.check(*id), Err(ErrorCode::SESSION_EXPIRED));
+                            tracker.remove(*id);
+                        }
+                        for (heard, timeout_ms) in model.values() {
+                            assert!(now < heard + i64::from(*timeout_ms) + 100, "expired too late");
+                        }
+                    }
+                }
+            }
+        });
     }
 
     #[test]

@@ -60,7 +60,8 @@ fn main() -> Result<(), Failure> {
             println!("{result}");
         } else {
             let fields = result.as_object().ok_or("each result is an object")?;
-            let texts: Vec<_> = fields.iter().map(|(name, value)| format!("{name}={value}")).collect();
+            let texts: Vec<_> =
+                fields.iter().map(|(name, value)| format!("{name}={value}")).collect();
             println!("{}", texts.join("  "));
         }
     }

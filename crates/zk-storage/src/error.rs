@@ -145,7 +145,9 @@ impl StorageError {
             | Self::InUse { .. }
             | Self::ApacheData { .. }
             | Self::Format { .. }
-            | Self::Log(LogError::Io { .. } | LogError::DiskFull { .. } | LogError::Format { .. }) => 3,
+            | Self::Log(
+                LogError::Io { .. } | LogError::DiskFull { .. } | LogError::Format { .. },
+            ) => 3,
             Self::Identity { .. }
             | Self::Mismatch { .. }
             | Self::Foreign { .. }

@@ -17,7 +17,7 @@ use std::sync::{Mutex, PoisonError};
 
 use rocksdb::{
     BlockBasedOptions, Cache, DB, DBCompactionStyle, DBCompressionType, DBRawIterator, Env,
-    IngestExternalFileOptions, InfoLogger, LogLevel, Options, ReadOptions, SstFileWriter,
+    InfoLogger, IngestExternalFileOptions, LogLevel, Options, ReadOptions, SstFileWriter,
     UniversalCompactOptions,
 };
 use zk_proto::{SessionId, Zxid};

@@ -146,7 +146,8 @@ fn a_killed_process_loses_nothing_acknowledged() {
             .unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         // Some are killed while they recover, the others soon after.
-        let until = Instant::now() + Duration::from_micros(u64::from(round * round * 7919 % 60_000));
+        let until =
+            Instant::now() + Duration::from_micros(u64::from(round * round * 7919 % 60_000));
         let mut acknowledged = 0;
         if round % 8 == 0 {
             std::thread::sleep(until - Instant::now());

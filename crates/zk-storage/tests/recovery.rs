@@ -89,7 +89,9 @@ fn two_servers_cannot_share_a_folder() {
     let other = tempfile::tempdir().unwrap();
     let opened = open(&folder).unwrap();
     let err = refused(&folder);
-    assert!(matches!(&err, StorageError::InUse { pid, .. } if *pid == std::process::id().to_string()));
+    assert!(
+        matches!(&err, StorageError::InUse { pid, .. } if *pid == std::process::id().to_string())
+    );
     assert_eq!(err.exit_code(), 3);
     // Nor only one of the two folders.
     for config in [config(other.path(), folder.path()), config(folder.path(), other.path())] {

@@ -277,6 +277,36 @@ fn every_crate_states_its_invariants() {
 }
 
 #[test]
+fn every_crate_obeys_the_lints_of_the_workspace() {
+    let mut problems = Vec::new();
+    for (name, dir) in crates() {
+        if !read(&dir.join("Cargo.toml")).contains("[lints]\nworkspace = true") {
+            problems.push(name.clone());
+        }
+        if PURE.contains(&name.as_str()) && !dir.join("clippy.toml").exists() {
+            problems.push(format!("{name} has no clippy.toml of its own"));
+        }
+    }
+    report("the lints are not switched on", &problems);
+}
+
+#[test]
+fn pure_crates_repeat_the_shared_keys_of_clippy() {
+    // Lists differ; the scalars must not.
+    let scalars = |text: &str| -> Vec<String> {
+        let keys =
+            text.lines().filter(|line| line.contains(" = ") && !line.starts_with([' ', '#']));
+        keys.filter(|line| !line.ends_with('[')).map(str::to_owned).collect()
+    };
+    let shared = scalars(&read(&root().join("clippy.toml")));
+    assert!(shared.len() > 5, "{shared:?}");
+    for name in PURE {
+        let own = read(&root().join("crates").join(name).join("clippy.toml"));
+        assert_eq!(scalars(&own), shared, "{name}/clippy.toml");
+    }
+}
+
+#[test]
 fn every_module_file_is_reachable() {
     let mut problems = Vec::new();
     for (_, dir) in crates() {

@@ -61,7 +61,7 @@ impl AclTable {
 
     fn hash(&self, acl: &[Acl]) -> u64 {
         acl.iter().fold(self.seed, |state, Acl { perms, id }| {
-            let state = hash_u64(state, u64::from(perms.0 as u32));
+            let state = hash_u64(state, u64::from(perms.0.cast_unsigned()));
             hash_bytes(hash_bytes(state, id.scheme.as_bytes()), id.id.as_bytes())
         })
     }

@@ -69,7 +69,12 @@ impl Database {
         outcome
     }
 
-    fn apply_multi(&mut self, header: &TxnHeader, txns: &[(OpCode, Txn)], events: Events<'_>) -> Outcome {
+    fn apply_multi(
+        &mut self,
+        header: &TxnHeader,
+        txns: &[(OpCode, Txn)],
+        events: Events<'_>,
+    ) -> Outcome {
         if txns.iter().any(|(_, txn)| !fits_multi(txn)) {
             return Outcome::Error(ErrorCode::UNIMPLEMENTED);
         }
@@ -101,7 +106,13 @@ impl Database {
         )
     }
 
-    fn apply_single(&mut self, header: &TxnHeader, op: OpCode, txn: &Txn, events: Events<'_>) -> Outcome {
+    fn apply_single(
+        &mut self,
+        header: &TxnHeader,
+        op: OpCode,
+        txn: &Txn,
+        events: Events<'_>,
+    ) -> Outcome {
         let &TxnHeader { client_id: session, zxid, time, .. } = header;
         match txn {
             Txn::CreateSession(txn) => {
@@ -126,7 +137,8 @@ impl Database {
                 if op == OpCode::CREATE && outcome == Outcome::Error(ErrorCode::NODE_EXISTS) {
                     let parent_path = path::parent(&txn.path);
                     if txn.path != "/"
-                        && let Some(parent) = self.tree.id(parent_path) {
+                        && let Some(parent) = self.tree.id(parent_path)
+                    {
                         self.tree.raise_cversion(parent, parent_path, txn.parent_cversion, zxid);
                     }
                 }
@@ -177,7 +189,14 @@ impl Database {
             (self.tree.nodes[created.id].acl, self.tree.nodes[created.parent].acl);
         self.trigger(Table::Data, EventType::NodeCreated, path, zxid, acl, events);
         let parent = path::parent(path);
-        self.trigger(Table::Child, EventType::NodeChildrenChanged, parent, zxid, parent_acl, events);
+        self.trigger(
+            Table::Child,
+            EventType::NodeChildrenChanged,
+            parent,
+            zxid,
+            parent_acl,
+            events,
+        );
         Outcome::Stat(created.stat)
     }
 
@@ -221,7 +240,14 @@ impl Database {
         }
         let parent = path::parent(path);
         let parent_acl = deleted.parent_acl;
-        self.trigger(Table::Child, EventType::NodeChildrenChanged, parent, zxid, parent_acl, events);
+        self.trigger(
+            Table::Child,
+            EventType::NodeChildrenChanged,
+            parent,
+            zxid,
+            parent_acl,
+            events,
+        );
         self.tree.acls.release(deleted.acl);
         Outcome::Done
     }

@@ -281,7 +281,8 @@ impl DataTree {
             if bytes > PORTION_BYTES_MAX {
                 return;
             }
-            let path = String::from_utf8(checkpoint.path(entry).to_vec()).expect("copied from paths");
+            let path =
+                String::from_utf8(checkpoint.path(entry).to_vec()).expect("copied from paths");
             checkpoint.at += 1;
             bytes += path.len();
             let Some(id) = entry.id else {

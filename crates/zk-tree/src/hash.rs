@@ -5,6 +5,7 @@ const K1: u64 = 0xd6e8_feb8_6659_fd93;
 const K2: u64 = 0xa076_1d64_78bd_642f;
 
 /// Both halves of the product, folded: every input bit reaches every output bit.
+#[allow(clippy::cast_possible_truncation, reason = "the halves")]
 fn fold(a: u64, b: u64) -> u64 {
     let product = u128::from(a) * u128::from(b);
     (product as u64) ^ ((product >> 64) as u64)
@@ -31,7 +32,10 @@ pub(crate) fn hash_bytes(seed: u64, bytes: &[u8]) -> u64 {
     let (a, b) = match len {
         8.. => (word(&rest[..8]), word(&rest[len - 8..])),
         4.. => (half(&rest[..4]), half(&rest[len - 4..])),
-        1.. => ((u64::from(rest[0]) << 16) | (u64::from(rest[len / 2]) << 8) | u64::from(rest[len - 1]), 0),
+        1.. => (
+            (u64::from(rest[0]) << 16) | (u64::from(rest[len / 2]) << 8) | u64::from(rest[len - 1]),
+            0,
+        ),
         0 => (0, 0),
     };
     fold(fold(a ^ K1, b ^ state) ^ (bytes.len() as u64), K2)
@@ -67,7 +71,9 @@ pub(crate) fn hash_path(seed: u64, path: &str) -> u64 {
     let root = hash_bytes(seed, b"/");
     match path.strip_prefix('/') {
         Some("") => root,
-        Some(rest) => rest.split('/').fold(root, |state, segment| hash_bytes(state, segment.as_bytes())),
+        Some(rest) => {
+            rest.split('/').fold(root, |state, segment| hash_bytes(state, segment.as_bytes()))
+        }
         None => hash_bytes(seed ^ K2, path.as_bytes()),
     }
 }
@@ -78,7 +84,9 @@ mod tests {
 
     #[test]
     fn prefixes_hash_as_paths_of_their_own() {
-        for path in ["/", "/a", "/a/b", "/long-segment-of-more-than-16/b//c", "/a/", "", "relative/x"] {
+        for path in
+            ["/", "/a", "/a/b", "/long-segment-of-more-than-16/b//c", "/a/", "", "relative/x"]
+        {
             let mut seen = Vec::new();
             for_each_prefix(7, path, |hash, prefix| {
                 assert_eq!(hash, hash_path(7, prefix), "{prefix:?} of {path:?}");

@@ -34,7 +34,13 @@ impl Database {
     /// Parents come before their children, as they do in the order of paths.
     ///
     /// What cannot be is reported by [`Self::finish_load`].
-    pub fn load_znode(&mut self, path: &str, data: Option<&[u8]>, acl: &[Acl], stat: &StatPersisted) {
+    pub fn load_znode(
+        &mut self,
+        path: &str,
+        data: Option<&[u8]>,
+        acl: &[Acl],
+        stat: &StatPersisted,
+    ) {
         if let Err(problem) = self.tree.load(path, data, acl, stat) {
             self.load_error.get_or_insert_with(|| match problem {
                 LoadProblem::Path => LoadError::BadPath(path.to_owned()),

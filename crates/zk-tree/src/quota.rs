@@ -108,7 +108,11 @@ impl DataTree {
             let node = self.find(&format!("{QUOTA_ROOT}{quota_path}/{name}"));
             StatsTrack::parse(node.and_then(|node| node.data()).unwrap_or_default())
         };
-        QuotaStatus { quota_path: quota_path.to_owned(), limits: track(LIMITS), usage: track(STATS) }
+        QuotaStatus {
+            quota_path: quota_path.to_owned(),
+            limits: track(LIMITS),
+            usage: track(STATS),
+        }
     }
 
     fn quota_path_for<'a>(&self, path: &'a str) -> Option<&'a str> {
@@ -166,7 +170,9 @@ impl DataTree {
         self.quotas.clear();
         let ids = self.id(QUOTA_ROOT).map_or_else(Vec::new, |id| self.subtree(id));
         for id in ids {
-            if self.nodes[id].name.as_bytes() == LIMITS.as_bytes() && self.nodes[id].children().is_empty() {
+            if self.nodes[id].name.as_bytes() == LIMITS.as_bytes()
+                && self.nodes[id].children().is_empty()
+            {
                 let path = self.path_of(id);
                 if let Some(subject) = subject(&path, LIMITS) {
                     self.quotas.insert(subject.into());
@@ -198,11 +204,22 @@ mod tests {
 
     #[test]
     fn any_text_is_read() {
-        for text in ["", "count", "count=", "=", "count=x,,;;bytes", "\u{fffd}", "count=99999999999999999999"] {
+        for text in [
+            "",
+            "count",
+            "count=",
+            "=",
+            "count=x,,;;bytes",
+            "\u{fffd}",
+            "count=99999999999999999999",
+        ] {
             let track = StatsTrack::parse(text.as_bytes());
             assert_eq!((track.count, track.bytes), (-1, -1), "{text:?}");
         }
-        assert_eq!(StatsTrack::parse(&[0xff, b',', b'b', b'y', b't', b'e', b's', b'=', b'3']).bytes, 3);
+        assert_eq!(
+            StatsTrack::parse(&[0xff, b',', b'b', b'y', b't', b'e', b's', b'=', b'3']).bytes,
+            3
+        );
     }
 
     #[test]

@@ -134,7 +134,11 @@ impl DataTree {
                 "/zookeeper/config" => (tree.acls.intern(&Acl::read_only()), -1),
                 _ => (tree.acls.intern(&Acl::open()), 0), // not an enum of ours
             };
-            let parent = if path == "/" { NO_PARENT } else { tree.id(path::parent(path)).expect("in order") };
+            let parent = if path == "/" {
+                NO_PARENT
+            } else {
+                tree.id(path::parent(path)).expect("in order")
+            };
             let hash = tree.hash(path);
             tree.insert(NewZnode {
                 parent,
@@ -272,7 +276,9 @@ impl DataTree {
         while id != ROOT {
             let node = &self.nodes[id];
             let before = rest.strip_suffix(node.name.as_bytes());
-            let Some(before) = before.and_then(|before| before.strip_suffix(b"/")) else { return false };
+            let Some(before) = before.and_then(|before| before.strip_suffix(b"/")) else {
+                return false;
+            };
             rest = before;
             id = node.parent;
         }
@@ -407,7 +413,8 @@ impl DataTree {
         }
         let node = &mut self.nodes[id];
         let digest = node_digest32(path, node.data.as_deref(), &node.stat());
-        self.digest = self.digest.wrapping_sub(u64::from(node.digest)).wrapping_add(u64::from(digest));
+        self.digest =
+            self.digest.wrapping_sub(u64::from(node.digest)).wrapping_add(u64::from(digest));
         node.digest = digest;
     }
 
@@ -468,7 +475,11 @@ impl DataTree {
         let parent = self.id(parent_path).ok_or(ErrorCode::NO_NODE)?;
         if name.is_empty() {
             // The root, or a slash at the end, which prep refuses.
-            return Err(if path == "/" { ErrorCode::NODE_EXISTS } else { ErrorCode::BAD_ARGUMENTS });
+            return Err(if path == "/" {
+                ErrorCode::NODE_EXISTS
+            } else {
+                ErrorCode::BAD_ARGUMENTS
+            });
         }
         let hash = self.hash(path);
         if let Some(existing) = self.id_hashed(path, hash) {
@@ -530,7 +541,8 @@ impl DataTree {
         assert!(self.nodes[id].children().is_empty(), "znodes are removed from the leaves up");
         self.index.remove(hash, id);
         let node = self.nodes.remove(id);
-        let siblings = self.nodes[node.parent].children.as_mut().expect("a parent lists its children");
+        let siblings =
+            self.nodes[node.parent].children.as_mut().expect("a parent lists its children");
         siblings.swap_remove(node.at_parent as usize);
         let moved = siblings.get(node.at_parent as usize).copied();
         if siblings.is_empty() {
@@ -559,7 +571,13 @@ impl DataTree {
     }
 
     /// `DataTree.setACL`, with what else changes.
-    pub(crate) fn set_acl_of(&mut self, id: u32, path: &str, acl: &[Acl], change: impl FnOnce(&mut Znode)) {
+    pub(crate) fn set_acl_of(
+        &mut self,
+        id: u32,
+        path: &str,
+        acl: &[Acl],
+        change: impl FnOnce(&mut Znode),
+    ) {
         let acl = self.acls.intern(acl);
         let old = self.nodes[id].acl;
         self.alter(id, path, |node| {

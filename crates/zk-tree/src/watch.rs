@@ -101,7 +101,12 @@ impl WatchManager {
     }
 
     pub(crate) fn with_seed(seed: u64) -> Self {
-        Self { tables: Mutex::new(Tables { data: WatchTable::new(seed), child: WatchTable::new(seed) }) }
+        Self {
+            tables: Mutex::new(Tables {
+                data: WatchTable::new(seed),
+                child: WatchTable::new(seed),
+            }),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Tables> {

@@ -82,7 +82,10 @@ pub(crate) struct Znode {
     pub(crate) owner: i64,
     pub(crate) name: Name,
     pub(crate) data: Option<Box<[u8]>>,
-    #[allow(clippy::box_collection, reason = "most znodes have no children: 8 bytes instead of 24")]
+    #[allow(
+        clippy::box_collection,
+        reason = "most znodes have no children: 8 bytes instead of 24"
+    )]
     pub(crate) children: Option<Box<Vec<u32>>>,
     pub(crate) version: i32,
     /// The number of children ever created.

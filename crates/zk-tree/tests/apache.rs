@@ -15,13 +15,14 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use bytes::{Bytes, BytesMut};
-use common::{Model, Random, random_path, random_txn};
+use common::{Model, one_of, random_path, random_txn};
 use zk_proto::acl::Acl;
 use zk_proto::create_mode::ExtendedTypes;
 use zk_proto::data::Stat;
 use zk_proto::txn::{LoggedTxn, Txn};
 use zk_proto::watch::EventType;
 use zk_proto::{ErrorCode, OpCode};
+use zk_testkit::Prng;
 use zk_tree::{Database, Outcome, TreeConfig, WatchKind, WatcherId};
 
 const GOLDEN: &str = include_str!("../testdata/apache.txt");
@@ -91,8 +92,14 @@ fn run_txn(database: &mut Database, line: &str) -> Vec<String> {
     let txn = LoggedTxn::decode(&entry).expect("a transaction");
     let mut triggers: Vec<(String, BTreeSet<u64>)> = Vec::new();
     let outcome = database.apply(&txn, &mut |watcher, event| {
-        let text = format!("event {} {} {}", event_name(event.event_type), event.path, acl_text(event.acl));
-        let same = triggers.last_mut().filter(|(last, ids)| *last == text && !ids.contains(&watcher.0));
+        let text = format!(
+            "event {} {} {}",
+            event_name(event.event_type),
+            event.path,
+            acl_text(event.acl)
+        );
+        let same =
+            triggers.last_mut().filter(|(last, ids)| *last == text && !ids.contains(&watcher.0));
         match same {
             Some((_, ids)) => {
                 ids.insert(watcher.0);
@@ -100,9 +107,10 @@ fn run_txn(database: &mut Database, line: &str) -> Vec<String> {
             None => triggers.push((text, BTreeSet::from([watcher.0]))),
         }
     });
-    let mut events: Vec<String> = triggers.iter().map(|(text, ids)| {
-        format!("{text} {:?}", ids.iter().collect::<Vec<_>>())
-    }).collect();
+    let mut events: Vec<String> = triggers
+        .iter()
+        .map(|(text, ids)| format!("{text} {:?}", ids.iter().collect::<Vec<_>>()))
+        .collect();
     if txn.header.op == OpCode::CLOSE_SESSION {
         events.sort_unstable();
     }
@@ -128,10 +136,21 @@ fn dump(database: &Database) -> Vec<String> {
         let s = node.stat_persisted();
         let text = format!(
             "node {path} {data} {} {} {} {} {} {} {} {} {} {}",
-            acl_text(node.acl()), s.czxid, s.mzxid, s.ctime, s.mtime, s.version, s.cversion, s.aversion,
-            s.ephemeral_owner, s.pzxid,
+            acl_text(node.acl()),
+            s.czxid,
+            s.mzxid,
+            s.ctime,
+            s.mtime,
+            s.version,
+            s.cversion,
+            s.aversion,
+            s.ephemeral_owner,
+            s.pzxid,
         );
-        lines.push((path.split('/').filter(|name| !name.is_empty()).map(str::to_owned).collect(), text));
+        lines.push((
+            path.split('/').filter(|name| !name.is_empty()).map(str::to_owned).collect(),
+            text,
+        ));
     }
     lines.sort_unstable();
     lines.into_iter().map(|(_, text)| text).collect()
@@ -157,7 +176,7 @@ fn the_tree_does_what_apaches_does() {
     }
     let theirs: Vec<&str> = lines.map(|(_, line)| line).collect();
     assert_eq!(dump(&database), theirs);
-    assert!(txns >= 500 && events > 200 && theirs.len() > 10, "{txns} {events} {}", theirs.len());
+    assert!(txns >= 500 && events > 150 && theirs.len() > 10, "{txns} {events} {}", theirs.len());
 }
 
 /// Prints a script of what both can do: Apache's tree does not survive malformed paths, and keeps
@@ -165,28 +184,32 @@ fn the_tree_does_what_apaches_does() {
 #[test]
 #[ignore = "makes the script that Apache runs"]
 fn prints_a_script() {
-    let mut random = Random(5);
+    let random = &mut Prng::new(5);
     let mut model = Model::new(ExtendedTypes::Enabled);
     let mut zxid = 1;
     while zxid <= 600 {
-        if random.chance(2) {
-            let path = random_path(&mut random);
-            let kind = *random.pick(&["data", "child", "persistent", "recursive"]);
-            if zk_proto::path::is_valid(&path) && (kind != "child" || model.nodes.contains_key(&path)) {
+        for _ in 0..random.below(3) {
+            let path = random_path(random);
+            let kind = one_of(random, &["data", "child", "persistent", "recursive"]);
+            if zk_proto::path::is_valid(&path)
+                && (kind != "child" || model.nodes.contains_key(&path))
+            {
                 println!("watch {kind} {} {path}", random.below(9));
             }
         }
-        let txn = random_txn(&mut random, zxid);
+        let txn = random_txn(random, zxid);
         let is_check = matches!(txn.txn, Txn::Check(_));
         let mut then = model.clone();
         then.apply(&txn);
-        if then.strange || is_check {
+        let mut entry = BytesMut::new();
+        txn.encode(&mut entry);
+        // A few large ones are enough.
+        let is_large = entry.len() > 500 && !random.chance(7);
+        if then.strange || is_check || is_large {
             continue;
         }
         model = then;
         zxid += 1;
-        let mut entry = BytesMut::new();
-        txn.encode(&mut entry);
         println!("txn {}", hex(&entry));
     }
 }

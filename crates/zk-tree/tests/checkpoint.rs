@@ -1,12 +1,16 @@
 //! Checkpoints while transactions go on: what storage is told adds up to the tree, exactly.
 
+#![allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "small numbers")]
+
 mod common;
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 
-use common::{Model, ModelNode, Random, assert_same_nodes, random_txn, seeds};
+use common::{Model, ModelNode, assert_same_nodes, random_txn};
 use zk_proto::create_mode::ExtendedTypes;
 use zk_proto::{SessionId, Zxid};
+use zk_testkit::property_of;
 use zk_tree::{Checkpoint, CheckpointItem, Database, LoadError, TreeConfig};
 
 #[derive(Debug, Clone, Default)]
@@ -51,7 +55,9 @@ impl Store {
 
 fn assert_ascending(items: &[CheckpointItem]) {
     let key = |item: &CheckpointItem| match item {
-        CheckpointItem::PutZnode { path, .. } | CheckpointItem::DeleteZnode { path } => (path.clone(), 0),
+        CheckpointItem::PutZnode { path, .. } | CheckpointItem::DeleteZnode { path } => {
+            (path.clone(), 0)
+        }
         CheckpointItem::PutSession(id, _) | CheckpointItem::DeleteSession(id) => ("~".into(), id.0),
     };
     assert!(items.is_sorted_by(|a, b| key(a) < key(b)), "{items:?}");
@@ -76,21 +82,19 @@ fn contents(database: &Database) -> BTreeMap<String, ModelNode> {
 
 #[test]
 fn a_checkpoint_is_the_tree_at_its_zxid() {
-    for seed in seeds(40) {
-        println!("SEED={seed}");
-        let mut random = Random(seed);
+    let (done, failed) = (Cell::new(0), Cell::new(0));
+    property_of("a checkpoint is the tree at its zxid", 32, |random| {
         let config = TreeConfig { extended_types: ExtendedTypes::Enabled, digest_enabled: true };
         let mut database = Database::new(config);
         let mut model = Model::new(config.extended_types);
         let mut store = Store::default();
         let mut running: Option<(Checkpoint, Model, Vec<CheckpointItem>)> = None;
-        let (mut done, mut failed) = (0, 0);
         for zxid in 1..2500 {
-            let txn = random_txn(&mut random, zxid);
+            let txn = random_txn(random, zxid);
             model.apply(&txn);
             database.apply(&txn, &mut |_, _| {});
             match running.take() {
-                None if random.chance(20) => {
+                None if random.chance(5) => {
                     let checkpoint = database.begin_checkpoint();
                     assert_eq!((database.tree.dirty_count(), database.tree.dirty_bytes()), (0, 0));
                     assert_eq!(checkpoint.zxid(), Zxid(zxid));
@@ -103,10 +107,10 @@ fn a_checkpoint_is_the_tree_at_its_zxid() {
                     let before = items.len();
                     let more = database.checkpoint_chunk(&mut checkpoint, max, &mut items);
                     assert!(items.len() <= before + max);
-                    if random.chance(2) {
+                    if random.chance(50) {
                         checkpoint.run_unlocked();
                     }
-                    let fails = random.chance(60);
+                    let fails = random.chance(2);
                     if fails {
                         // Some of it may have been written.
                         items.truncate(random.below(items.len() as u64 + 1) as usize);
@@ -118,18 +122,18 @@ fn a_checkpoint_is_the_tree_at_its_zxid() {
                     assert_ascending(&items);
                     assert!(items.len() <= checkpoint.len_max());
                     let as_it_was = store.clone();
-                    if !fails || random.chance(2) {
+                    if !fails || random.chance(50) {
                         store.write(items);
                     }
                     drop(database.end_checkpoint(checkpoint, !fails));
                     if fails {
-                        failed += 1;
-                        if random.chance(2) {
+                        failed.set(failed.get() + 1);
+                        if random.chance(50) {
                             store = as_it_was;
                         }
                         continue;
                     }
-                    done += 1;
+                    done.set(done.get() + 1);
                     assert_same_nodes(&store.nodes, &then.nodes);
                     assert_eq!(store.sessions, then.sessions);
                     let loaded = store.load(config, Zxid(then.zxid)).unwrap();
@@ -139,16 +143,14 @@ fn a_checkpoint_is_the_tree_at_its_zxid() {
                 }
             }
         }
-        assert!(done > 5 && (failed > 0 || seed > 3), "{done} done, {failed} failed");
-    }
+    });
+    assert!(done.get() > 5 && failed.get() > 5, "{done:?} done, {failed:?} failed");
 }
 
 /// A tree that is loaded goes on as the one that was stored would have, checkpoints included.
 #[test]
 fn a_loaded_tree_is_the_stored_tree() {
-    for seed in seeds(20) {
-        println!("SEED={seed}");
-        let mut random = Random(seed);
+    property_of("a loaded tree is the stored tree", 16, |random| {
         let config = TreeConfig { extended_types: ExtendedTypes::Enabled, digest_enabled: true };
         let mut model = Model::new(config.extended_types);
         let mut database = Database::new(config);
@@ -157,7 +159,7 @@ fn a_loaded_tree_is_the_stored_tree() {
         for _ in 0..8 {
             for _ in 0..200 {
                 zxid += 1;
-                let txn = random_txn(&mut random, zxid);
+                let txn = random_txn(random, zxid);
                 assert_eq!(model.apply(&txn), database.apply(&txn, &mut |_, _| {}), "{txn:?}");
             }
             let mut checkpoint = database.begin_checkpoint();
@@ -176,7 +178,7 @@ fn a_loaded_tree_is_the_stored_tree() {
             // Usage that was counted afresh, and the four initial znodes' places.
             assert!(database.tree.dirty_count() <= changed + 4);
         }
-    }
+    });
 }
 
 #[test]

@@ -1,12 +1,17 @@
 //! Random transactions and watches: the database against the model, after every step.
 
+#![allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "small numbers")]
+
 mod common;
 
-use common::{Heard, Model, Random, random_path, random_txn, seeds};
+use std::cell::Cell;
+
+use common::{Heard, Model, one_of, random_path, random_txn};
 use zk_proto::create_mode::{ExtendedTypes, OwnerKind};
 use zk_proto::txn::LoggedTxn;
 use zk_proto::watch::WatcherType;
 use zk_proto::{SessionId, Zxid};
+use zk_testkit::{Prng, property_of};
 use zk_tree::{Database, Outcome, TreeConfig, WatchKind, WatcherId};
 
 /// Applies, and groups what was heard by trigger.
@@ -15,7 +20,8 @@ fn apply(database: &mut Database, txn: &LoggedTxn) -> (Outcome, Vec<Heard>) {
     let outcome = database.apply(txn, &mut |watcher, event| {
         assert_eq!(event.zxid, txn.header.zxid);
         let same = heard.last_mut().filter(|last| {
-            (last.event_type, last.path.as_str(), &last.acl[..]) == (event.event_type, event.path, event.acl)
+            (last.event_type, last.path.as_str(), &last.acl[..])
+                == (event.event_type, event.path, event.acl)
                 && !last.watchers.contains(&watcher)
         });
         match same {
@@ -40,7 +46,8 @@ fn merged(heard: Vec<Heard>) -> Vec<Heard> {
     for trigger in heard {
         match merged.last_mut() {
             Some(last)
-                if (last.event_type, &last.path, &last.acl) == (trigger.event_type, &trigger.path, &trigger.acl)
+                if (last.event_type, &last.path, &last.acl)
+                    == (trigger.event_type, &trigger.path, &trigger.acl)
                     && trigger.watchers.iter().all(|id| !last.watchers.contains(id)) =>
             {
                 last.watchers.extend(trigger.watchers);
@@ -58,7 +65,11 @@ fn assert_same(database: &Database, model: &Model) {
     assert_eq!(tree.last_zxid(), Zxid(model.zxid));
     assert_eq!(tree.sessions(), &model.sessions);
     assert_eq!(tree.digest(), model.digest());
-    let size: usize = model.nodes.iter().map(|(path, node)| path.len() + node.data.as_ref().map_or(0, Vec::len)).sum();
+    let size: usize = model
+        .nodes
+        .iter()
+        .map(|(path, node)| path.len() + node.data.as_ref().map_or(0, Vec::len))
+        .sum();
     assert_eq!(tree.approximate_data_size(), size as u64);
     for (path, expected) in &model.nodes {
         let node = tree.find(path).unwrap_or_else(|| panic!("{path} is missing"));
@@ -75,7 +86,10 @@ fn assert_same(database: &Database, model: &Model) {
     assert!(paths.iter().eq(model.nodes.keys()));
     let of_kind = |wanted: fn(OwnerKind) -> bool| -> Vec<&String> {
         let nodes = model.nodes.iter();
-        nodes.filter(|(_, node)| wanted(model.types.kind(node.stat.ephemeral_owner))).map(|(path, _)| path).collect()
+        nodes
+            .filter(|(_, node)| wanted(model.types.kind(node.stat.ephemeral_owner)))
+            .map(|(path, _)| path)
+            .collect()
     };
     let mut containers: Vec<String> = tree.containers().collect();
     containers.sort_unstable();
@@ -110,7 +124,7 @@ const TYPES: [WatcherType; 5] = [
     WatcherType::PersistentRecursive,
 ];
 
-fn change_watches(random: &mut Random, database: &Database, model: &mut Model) {
+fn change_watches(random: &mut Prng, database: &Database, model: &mut Model) {
     let id = WatcherId(random.below(12));
     let path = random_path(random);
     match random.below(20) {
@@ -119,12 +133,12 @@ fn change_watches(random: &mut Random, database: &Database, model: &mut Model) {
             model.forget(id);
         }
         1..=3 => {
-            let watcher_type = *random.pick(&TYPES);
+            let watcher_type = one_of(random, &TYPES);
             let removed = database.watches.remove(&path, id, watcher_type);
             assert_eq!(removed, model.unwatch(&path, id, watcher_type));
         }
         _ => {
-            let kind = *random.pick(&KINDS);
+            let kind = one_of(random, &KINDS);
             database.watches.add(&path, id, kind);
             model.watch(&path, id, kind);
         }
@@ -139,27 +153,26 @@ fn change_watches(random: &mut Random, database: &Database, model: &mut Model) {
 
 #[test]
 fn the_database_does_what_the_model_does() {
-    for seed in seeds(30) {
-        println!("SEED={seed}");
-        let mut random = Random(seed);
-        let extended_types = *random.pick(&[ExtendedTypes::Disabled, ExtendedTypes::Enabled]);
+    let triggers = Cell::new(0);
+    property_of("the database does what the model does", 24, |random| {
+        let extended_types = one_of(random, &[ExtendedTypes::Disabled, ExtendedTypes::Enabled]);
         let config = TreeConfig { extended_types, digest_enabled: true };
-        let mut database = Database::with_seed(config, seed);
+        let mut database = Database::with_seed(config, random.next_u64());
         let mut model = Model::new(extended_types);
-        let mut triggers = 0;
         for zxid in 1..1500 {
             for _ in 0..random.below(3) {
-                change_watches(&mut random, &database, &mut model);
+                change_watches(random, &database, &mut model);
             }
             // Replays and gaps, too.
-            let zxid = if random.chance(20) { zxid - random.below(zxid as u64) as i64 } else { zxid };
-            let txn = random_txn(&mut random, zxid);
+            let zxid =
+                if random.chance(5) { zxid - random.below(zxid as u64) as i64 } else { zxid };
+            let txn = random_txn(random, zxid);
             model.heard.clear();
             let expected = model.apply(&txn);
             let (outcome, mut heard) = apply(&mut database, &txn);
             assert_eq!(outcome, expected, "{txn:?}");
             let mut expected = merged(std::mem::take(&mut model.heard));
-            triggers += expected.len();
+            triggers.set(triggers.get() + expected.len());
             if deletes_a_subtree(&expected) {
                 // In which order a subtree goes is not promised, but for the leaves first.
                 heard.sort_unstable_by_key(|trigger| format!("{trigger:?}"));
@@ -171,8 +184,8 @@ fn the_database_does_what_the_model_does() {
             }
         }
         assert_same(&database, &model);
-        assert!(triggers > 300, "only {triggers} triggers");
-    }
+    });
+    assert!(triggers.get() > 300, "only {} triggers", triggers.get());
 }
 
 fn deletes_a_subtree(heard: &[Heard]) -> bool {
@@ -183,19 +196,25 @@ fn deletes_a_subtree(heard: &[Heard]) -> bool {
 #[test]
 fn paths_that_do_not_exist_are_not_found() {
     let mut database = Database::new(TreeConfig::default());
-    let mut random = Random(1);
+    let random = &mut Prng::new(1);
     let mut model = Model::new(ExtendedTypes::Disabled);
     for zxid in 1..200 {
-        let txn = random_txn(&mut random, zxid);
+        let txn = random_txn(random, zxid);
         model.apply(&txn);
         database.apply(&txn, &mut |_, _| {});
     }
     for _ in 0..20_000 {
-        let path = random_path(&mut random);
-        assert_eq!(database.tree.find(&path).is_some(), path.is_empty() || model.nodes.contains_key(&path));
+        let path = random_path(random);
+        assert_eq!(
+            database.tree.find(&path).is_some(),
+            path.is_empty() || model.nodes.contains_key(&path)
+        );
         let count = database.tree.all_children_number(&path);
         let below = if path == "/" { path.clone() } else { format!("{path}/") };
-        let expected = model.nodes.keys().filter(|it| it.starts_with(&below) && (path.is_empty() || *it != "/"));
+        let expected = model
+            .nodes
+            .keys()
+            .filter(|it| it.starts_with(&below) && (path.is_empty() || *it != "/"));
         let exists = path.is_empty() || model.nodes.contains_key(&path);
         assert_eq!(count, exists.then(|| expected.count() as i32), "{path:?}");
     }

@@ -3,12 +3,16 @@
 use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use tokio::io::Interest;
+use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
+use tokio::net::tcp::OwnedReadHalf;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::codec::Decoder;
 use zk_processor::{Client, Flow};
@@ -46,11 +50,14 @@ enum End {
 
 /// Serves one connection to its end.
 pub(crate) async fn run(context: Arc<Context>, stream: TcpStream, peer: SocketAddr) {
-    let outbox = ConnectionOutbox::new(stream);
+    let (reader, writer) = stream.into_split();
+    let outbox = ConnectionOutbox::new(writer);
     let address = peer.ip().to_canonical().to_string();
     let handle = Box::new(Handle(Arc::clone(&outbox)));
     let client = context.node.open(address, handle, context.clock.now());
+    context.counters.peers.insert(client.id, peer);
     let mut connection = Connection {
+        reader,
         outbox: &outbox,
         client: &client,
         context: &context,
@@ -60,7 +67,9 @@ pub(crate) async fn run(context: Arc<Context>, stream: TcpStream, peer: SocketAd
         first: true,
     };
     let end = connection.serve().await;
+    let reader = connection.reader;
     context.node.on_closed(&client);
+    context.counters.peers.remove(client.id);
     Counters::add(&context.counters.connection_drops, 1);
     match end {
         End::ByClient => tracing::debug!(%peer, "the client closed its connection"),
@@ -70,11 +79,12 @@ pub(crate) async fn run(context: Arc<Context>, stream: TcpStream, peer: SocketAd
             Counters::add(&context.counters.sessionless_expired, 1);
             tracing::info!(%peer, "connection closed: no session in time");
         }
-        End::Done => linger(outbox.stream()).await,
+        End::Done => linger(reader).await,
     }
 }
 
 struct Connection<'a> {
+    reader: OwnedReadHalf,
     outbox: &'a ConnectionOutbox,
     client: &'a Arc<Client>,
     context: &'a Arc<Context>,
@@ -104,12 +114,12 @@ impl Connection<'_> {
                 continue;
             }
             // A client that does not read its replies is not read either.
-            let interest = match (self.paused || signals.closing, signals.stalled) {
-                (_, true) => Some(Interest::WRITABLE),
-                (false, false) => Some(Interest::READABLE),
-                (true, false) => None,
+            let wanted = match (signals.stalled, self.paused || signals.closing) {
+                (true, _) => Wanted::Write,
+                (false, false) => Wanted::Read,
+                (false, true) => Wanted::Nothing,
             };
-            let event = self.event(interest);
+            let event = self.event(wanted);
             let ready = if has_session {
                 event.await
             } else {
@@ -125,7 +135,7 @@ impl Connection<'_> {
                 Ok(Event::Woken) => {}
                 Ok(Event::Writable) => self.outbox.flush(self.context),
                 Ok(Event::Readable) => {
-                    if let Err(end) = self.read() {
+                    if let Err(end) = self.read().await {
                         return end;
                     }
                 }
@@ -134,26 +144,40 @@ impl Connection<'_> {
         }
     }
 
-    async fn event(&self, interest: Option<Interest>) -> io::Result<Event> {
-        let Some(interest) = interest else {
-            self.outbox.woken().await;
-            return Ok(Event::Woken);
+    async fn event(&self, wanted: Wanted) -> io::Result<Event> {
+        let ready = async {
+            match wanted {
+                Wanted::Read => self.reader.readable().await.map(|()| Event::Readable),
+                Wanted::Write => self.outbox.stream().writable().await.map(|()| Event::Writable),
+                Wanted::Nothing => std::future::pending().await,
+            }
         };
         tokio::select! {
             biased;
             () = self.outbox.woken() => Ok(Event::Woken),
-            ready = self.outbox.stream().ready(interest) => {
-                ready.map(|_| if interest == Interest::READABLE { Event::Readable } else { Event::Writable })
-            }
+            ready = ready => ready,
         }
     }
 
-    fn read(&mut self) -> Result<(), End> {
+    /// Reads what there is. The read is polled once: unlike a bare system call, that remembers when the
+    /// socket was emptied, and spares the next call that would only find nothing.
+    async fn read_once(&mut self) -> io::Result<Option<usize>> {
         self.unread.reserve(READ_LEN);
-        match self.outbox.stream().try_read_buf(&mut self.unread) {
-            Ok(0) => return Err(End::ByClient),
-            Ok(len) => Counters::add(&self.context.counters.bytes_received, len as u64),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+        let mut read = pin!(self.reader.read_buf(&mut self.unread));
+        match poll_fn(|cx| Poll::Ready(read.as_mut().poll(cx))).await {
+            Poll::Ready(len) => len.map(Some),
+            Poll::Pending => Ok(None),
+        }
+    }
+
+    async fn read(&mut self) -> Result<(), End> {
+        match self.read_once().await {
+            Ok(Some(0)) => return Err(End::ByClient),
+            Ok(Some(len)) => Counters::add(&self.context.counters.bytes_received, len as u64),
+            Ok(None) => {
+                self.free_idle();
+                return Ok(());
+            }
             Err(error) => return Err(End::Io(error)),
         }
         if self.first {
@@ -206,13 +230,18 @@ impl Connection<'_> {
                 Flow::Close(why) => return Err(End::Refused(why.to_owned())),
             }
         }
-        if self.unread.is_empty() {
-            self.unread = BytesMut::new(); // an idle connection keeps no buffer
-            if self.frames.is_empty() {
-                self.frames = VecDeque::new();
-            }
-        }
+        self.free_idle();
         Ok(())
+    }
+
+    /// An idle connection keeps no buffers.
+    fn free_idle(&mut self) {
+        if self.unread.is_empty() {
+            self.unread = BytesMut::new();
+        }
+        if self.frames.is_empty() {
+            self.frames = VecDeque::new();
+        }
     }
 
     fn measure(&self, arrived_us: i64, reads: u64) {
@@ -223,6 +252,14 @@ impl Connection<'_> {
     }
 }
 
+/// What to wait for, besides being woken.
+#[derive(Debug, Clone, Copy)]
+enum Wanted {
+    Read,
+    Write,
+    Nothing,
+}
+
 enum Event {
     Woken,
     Readable,
@@ -230,18 +267,11 @@ enum Event {
 }
 
 /// Says "that was all" and waits a moment for the client to close, reading what it still sends.
-async fn linger(stream: &TcpStream) {
-    if rustix::net::shutdown(stream, rustix::net::Shutdown::Write).is_err() {
+async fn linger(mut reader: OwnedReadHalf) {
+    if rustix::net::shutdown(reader.as_ref(), rustix::net::Shutdown::Write).is_err() {
         return;
     }
     let deadline = Instant::now() + LINGER;
     let mut sink = [0; 512];
-    while let Ok(Ok(())) = timeout_at(deadline, stream.readable()).await {
-        match stream.try_read(&mut sink) {
-            Ok(0) => return,
-            Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(_) => return,
-        }
-    }
+    while let Ok(Ok(1..)) = timeout_at(deadline, reader.read(&mut sink)).await {}
 }

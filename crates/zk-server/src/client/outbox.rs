@@ -9,7 +9,7 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::{Buf, BytesMut};
-use tokio::net::TcpStream;
+use tokio::net::tcp::OwnedWriteHalf;
 use tokio::sync::Notify;
 use zk_processor::Outbox;
 
@@ -35,7 +35,7 @@ pub fn flush_touched(context: &Context) {
 /// One connection's outgoing half.
 #[derive(Debug)]
 pub(crate) struct ConnectionOutbox {
-    stream: TcpStream,
+    stream: OwnedWriteHalf,
     state: Mutex<State>,
     /// Wakes the connection's task: something of [`Signals`] changed.
     wake: Notify,
@@ -64,11 +64,11 @@ pub(crate) struct Signals {
 }
 
 impl ConnectionOutbox {
-    pub(crate) fn new(stream: TcpStream) -> Arc<Self> {
+    pub(crate) fn new(stream: OwnedWriteHalf) -> Arc<Self> {
         Arc::new(Self { stream, state: Mutex::default(), wake: Notify::new() })
     }
 
-    pub(crate) fn stream(&self) -> &TcpStream {
+    pub(crate) fn stream(&self) -> &OwnedWriteHalf {
         &self.stream
     }
 

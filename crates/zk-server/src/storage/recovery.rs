@@ -1,8 +1,11 @@
 //! From what is on disk to a database.
 
+use std::sync::mpsc::sync_channel;
 use std::time::Instant;
 
-use zk_proto::Zxid;
+use zk_proto::acl::Acl;
+use zk_proto::data::StatPersisted;
+use zk_proto::{SessionId, Zxid};
 use zk_proto::txn::LoggedTxn;
 use zk_storage::{Log, Meta, State, StateItem, StorageConfig, StorageError};
 use zk_tree::{Database, TreeConfig};
@@ -78,19 +81,97 @@ pub fn recover(config: &StorageConfig, tree: TreeConfig) -> Result<Recovered, Re
     })
 }
 
-/// Fills the database with the state, which must have the digest that it was written with.
+/// Znodes handed from the thread that reads to the one that builds, at a time.
+const CHUNK: usize = 4096;
+
+/// Chunks read ahead.
+const CHUNKS_AHEAD: usize = 4;
+
+/// Entries of the state, packed: one allocation for all their bytes.
+#[derive(Default)]
+struct Chunk {
+    bytes: Vec<u8>,
+    znodes: Vec<PackedZnode>,
+    sessions: Vec<(SessionId, i32)>,
+}
+
+/// A znode in a chunk: the lengths of its path, ACL and data, which stand in this order.
+struct PackedZnode {
+    path_len: usize,
+    acl_len: usize,
+    data_len: Option<usize>,
+    stat: StatPersisted,
+}
+
+impl Chunk {
+    fn pack(&mut self, item: StateItem<'_>) {
+        match item {
+            StateItem::Znode { path, value } => {
+                self.bytes.extend_from_slice(path.as_bytes());
+                self.bytes.extend_from_slice(value.acl);
+                self.bytes.extend_from_slice(value.data.unwrap_or_default());
+                self.znodes.push(PackedZnode {
+                    path_len: path.len(),
+                    acl_len: value.acl.len(),
+                    data_len: value.data.map(<[u8]>::len),
+                    stat: value.stat,
+                });
+            }
+            StateItem::Session { id, timeout_ms } => self.sessions.push((id, timeout_ms)),
+        }
+    }
+
+    fn unpack(self, db: &mut Database) -> Result<(), String> {
+        let open = Acl::open();
+        let mut rest = self.bytes.as_slice();
+        let mut take = |len: usize| {
+            let (taken, left) = rest.split_at(len);
+            rest = left;
+            taken
+        };
+        for znode in &self.znodes {
+            let path = std::str::from_utf8(take(znode.path_len)).map_err(|error| error.to_string())?;
+            let stored_acl = take(znode.acl_len);
+            let data = znode.data_len.map(&mut take);
+            if stored_acl.is_empty() {
+                db.load_znode(path, data, &open, &znode.stat);
+            } else {
+                let acl = super::acl::decode(stored_acl)
+                    .map_err(|error| format!("the ACL of {path}: {error}"))?;
+                db.load_znode(path, data, &acl, &znode.stat);
+            }
+        }
+        for (id, timeout_ms) in self.sessions {
+            db.load_session(id, timeout_ms);
+        }
+        Ok(())
+    }
+}
+
+/// Fills the database with the state, which must have the digest that it was written with. One thread
+/// reads, this one builds: a large tree is mostly memory to be filled.
 fn load(db: &mut Database, state: &State, meta: Meta, digest_enabled: bool) -> Result<(), RecoveryError> {
     let applied = meta.applied;
     let bad = |reason: String| RecoveryError::Tree { applied, reason };
-    state.snapshot().scan(|item| {
-        match item {
-            StateItem::Znode { path, value } => {
-                let acl = super::acl::decode(value.acl)
-                    .map_err(|error| bad(format!("the ACL of {path}: {error}")))?;
-                db.load_znode(path, value.data, &acl, &value.stat);
-            }
-            StateItem::Session { id, timeout_ms } => db.load_session(id, timeout_ms),
+    let (chunks, received) = sync_channel::<Chunk>(CHUNKS_AHEAD);
+    std::thread::scope(|scope| {
+        let reader = scope.spawn(move || {
+            let mut chunk = Chunk::default();
+            state.snapshot().scan(|item| {
+                chunk.pack(item);
+                if chunk.znodes.len() + chunk.sessions.len() >= CHUNK {
+                    // Nobody receives any more: the builder has found an error, which it reports.
+                    drop(chunks.send(std::mem::take(&mut chunk)));
+                }
+                Ok::<_, StorageError>(())
+            })?;
+            drop(chunks.send(chunk));
+            Ok::<_, StorageError>(())
+        });
+        for chunk in received {
+            chunk.unpack(db).map_err(bad)?;
         }
+        reader.join().expect("a panic ends the process")?;
         Ok::<_, RecoveryError>(())
     })?;
     db.finish_load(applied).map_err(|error| bad(error.to_string()))?;

@@ -381,7 +381,8 @@ impl Drop for Log {
         if self.failed {
             return;
         }
-        let result = self.segment.file.sync_data().map_err(LogError::io("sync", &self.segment.path));
+        let result =
+            self.segment.file.sync_data().map_err(LogError::io("sync", &self.segment.path));
         let result = result.and_then(|()| {
             self.durable_end = self.end;
             self.note_watermark()

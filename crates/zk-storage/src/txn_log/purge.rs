@@ -86,9 +86,7 @@ impl Shared {
 
 fn remove(path: &Path) -> Result<(), LogError> {
     match fs::remove_file(path) {
-        Err(err) if err.kind() != io::ErrorKind::NotFound => {
-            Err(LogError::io("remove", path)(err))
-        }
+        Err(err) if err.kind() != io::ErrorKind::NotFound => Err(LogError::io("remove", path)(err)),
         Ok(()) | Err(_) => Ok(()),
     }
 }

@@ -57,7 +57,8 @@ pub(crate) struct Header {
 impl Header {
     /// `None` if no record can start with these bytes.
     pub(crate) fn parse(bytes: &[u8; HEADER_LEN]) -> Option<Self> {
-        let [l0, l1, l2, l3, kind, 0, 0, 0, z0, z1, z2, z3, z4, z5, z6, z7, d0, d1, d2, d3] = *bytes
+        let [l0, l1, l2, l3, kind, 0, 0, 0, z0, z1, z2, z3, z4, z5, z6, z7, d0, d1, d2, d3] =
+            *bytes
         else {
             return None;
         };
@@ -180,8 +181,12 @@ mod tests {
             let out = encoded(1, [9; 4], &payload);
             assert_eq!((out.len() - 4, (out.len() - 4) % 8), (record_len(len), 0));
             let header = Header::parse(out[4..24].try_into().unwrap()).unwrap();
-            let expected =
-                Header { payload_len: u32::try_from(len).unwrap(), kind: Kind::Txn, zxid: 7, durable: 4096 };
+            let expected = Header {
+                payload_len: u32::try_from(len).unwrap(),
+                kind: Kind::Txn,
+                zxid: 7,
+                durable: 4096,
+            };
             assert_eq!(header, expected);
             assert_eq!(header.record_len(), record_len(len) as u64);
             assert_eq!(out[24..24 + len], payload);

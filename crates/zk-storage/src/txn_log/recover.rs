@@ -94,13 +94,7 @@ impl Log {
             Some(Err(_)) | None => Next::Absent,
         };
         let inner = Mutex::new(Inner { used, next, truncations, last });
-        let shared = Shared {
-            lock,
-            store,
-            segment_bytes,
-            inner,
-            maintenance: Mutex::new(()),
-        };
+        let shared = Shared { lock, store, segment_bytes, inner, maintenance: Mutex::new(()) };
         Ok(Self {
             handle: LogHandle { shared: Arc::new(shared) },
             config,
@@ -189,9 +183,9 @@ struct Walk {
 impl Walk {
     fn new(starts: &[(Record, Start)]) -> Self {
         // What the purged segments said is in the first one kept.
-        let (last, epochs) = starts.first().map_or_else(Default::default, |(record, start)| {
-            (Zxid(record.zxid), epochs_of(start))
-        });
+        let (last, epochs) = starts
+            .first()
+            .map_or_else(Default::default, |(record, start)| (Zxid(record.zxid), epochs_of(start)));
         let tail = Tail { end: RECORDS_AT, checksum: 0, problem: Problem::NoRecord };
         Self { used: Vec::new(), truncations: Vec::new(), last, epochs, tail }
     }

@@ -136,7 +136,8 @@ fn explain_header(path: &Path, expected: StoreId, seq: u64, len: u64, page: &[u8
     let format = u32::from_le_bytes(page[8..12].try_into().expect("four bytes"));
     let found = StoreId(u64_at(16));
     // Every format keeps these fields and their checksum.
-    let is_header = page[..8] == MAGIC && page[40..44] == crc32fast::hash(&page[..40]).to_le_bytes();
+    let is_header =
+        page[..8] == MAGIC && page[40..44] == crc32fast::hash(&page[..40]).to_le_bytes();
     if is_header && format > FORMAT {
         return LogError::Format { path: path.to_owned(), found: format, known: FORMAT };
     }

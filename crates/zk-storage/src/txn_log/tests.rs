@@ -422,7 +422,10 @@ fn a_gap_between_segments_is_named() {
     let path = Segment::path_of(folder.path(), 2);
     fs::remove_file(&path).unwrap();
     let err = try_open(folder.path(), 16 * PAGE).unwrap_err();
-    assert!(matches!(&err, LogError::MissingSegment { path: missing } if *missing == path), "{err}");
+    assert!(
+        matches!(&err, LogError::MissingSegment { path: missing } if *missing == path),
+        "{err}"
+    );
 }
 
 #[test]

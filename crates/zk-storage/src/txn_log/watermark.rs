@@ -77,8 +77,7 @@ impl Position {
     fn from_bytes(bytes: &[u8; LEN]) -> Option<Self> {
         let (seq, rest) = bytes.split_first_chunk()?;
         let (offset, _) = rest.split_first_chunk()?;
-        let position =
-            Self { seq: u64::from_le_bytes(*seq), offset: u64::from_le_bytes(*offset) };
+        let position = Self { seq: u64::from_le_bytes(*seq), offset: u64::from_le_bytes(*offset) };
         (position.to_bytes() == *bytes).then_some(position)
     }
 }

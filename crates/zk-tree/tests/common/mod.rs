@@ -1,6 +1,12 @@
 //! Random transactions, and a tree and watches as simple as can be to compare with.
 
 #![allow(dead_code, missing_docs, unreachable_pub, reason = "each test uses its part")]
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::disallowed_methods,
+    reason = "small numbers, and a seed from the environment"
+)]
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,72 +14,50 @@ use zk_proto::acl::{Acl, Id, Perms};
 use zk_proto::create_mode::{CONTAINER_OWNER, ExtendedTypes, OwnerKind};
 use zk_proto::data::{Stat, StatPersisted};
 use zk_proto::txn::{
-    CheckVersionTxn, CloseSessionTxn, CreateContainerTxn, CreateSessionTxn, CreateTtlTxn, CreateTxn,
-    DeleteTxn, ErrorTxn, LoggedTxn, SetAclTxn, SetDataTxn, Txn, TxnHeader,
+    CheckVersionTxn, CloseSessionTxn, CreateContainerTxn, CreateSessionTxn, CreateTtlTxn,
+    CreateTxn, DeleteTxn, ErrorTxn, LoggedTxn, SetAclTxn, SetDataTxn, Txn, TxnHeader,
 };
 use zk_proto::watch::{EventType, WatcherType};
 use zk_proto::{Buffer, ErrorCode, OpCode, SessionId, Xid, Zxid};
+use zk_testkit::Prng;
 use zk_tree::{Outcome, StatsTrack, WatchKind, WatcherId, node_digest};
 
-/// splitmix64
-pub struct Random(pub u64);
-
-impl Random {
-    pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    pub fn below(&mut self, n: u64) -> u64 {
-        self.next() % n
-    }
-
-    pub fn chance(&mut self, one_in: u64) -> bool {
-        self.below(one_in) == 0
-    }
-
-    pub fn pick<'a, T>(&mut self, items: &'a [T]) -> &'a T {
-        &items[self.below(items.len() as u64) as usize]
-    }
+/// One of `items`, by value.
+pub fn one_of<T: Copy>(random: &mut Prng, items: &[T]) -> T {
+    *one_of(random, items)
 }
 
-/// The seeds to run: some fixed ones, and one of `SEED` if that is set.
-pub fn seeds(count: u64) -> Vec<u64> {
-    let own = std::env::var("SEED").ok().map(|seed| seed.parse().expect("SEED is a number"));
-    own.map_or_else(|| (1..=count).collect(), |seed| vec![seed])
-}
-
-pub fn random_path(random: &mut Random) -> String {
+pub fn random_path(random: &mut Prng) -> String {
     match random.below(40) {
-        0 => (*random.pick(&["", "/", "//a", "a", "/a/", "/a//b", "//", "/a/b/"])).to_owned(),
+        0 => one_of(random, &["", "/", "//a", "a", "/a/", "/a//b", "//", "/a/b/"]).to_owned(),
         1..=3 => {
-            let quota = *random.pick(&["/zookeeper", "/zookeeper/quota", "/zookeeper/config"]);
+            let quota = one_of(random, &["/zookeeper", "/zookeeper/quota", "/zookeeper/config"]);
             quota.to_owned()
         }
         4..=11 => {
             let mut path = "/zookeeper/quota".to_owned();
             for _ in 0..=random.below(2) {
                 path.push('/');
-                path.push_str(*random.pick(&["a", "b"]));
+                path.push_str(one_of(random, &["a", "b"]));
             }
-            path.push_str(*random.pick(&["", "/zookeeper_limits", "/zookeeper_stats"]));
+            path.push_str(one_of(random, &["", "/zookeeper_limits", "/zookeeper_stats"]));
             path
         }
         _ => {
             let mut path = String::new();
             for _ in 0..=random.below(4) {
                 path.push('/');
-                path.push_str(*random.pick(&["a", "b", "c", "a-b", "a.name-longer-than-fourteen-bytes"]));
+                path.push_str(one_of(
+                    random,
+                    &["a", "b", "c", "a-b", "a.name-longer-than-fourteen-bytes"],
+                ));
             }
             path
         }
     }
 }
 
-fn random_data(random: &mut Random) -> Buffer {
+fn random_data(random: &mut Prng) -> Buffer {
     match random.below(8) {
         0 => None,
         1 => Some(Default::default()),
@@ -83,7 +67,7 @@ fn random_data(random: &mut Random) -> Buffer {
     }
 }
 
-fn random_acl(random: &mut Random) -> Vec<Acl> {
+fn random_acl(random: &mut Prng) -> Vec<Acl> {
     match random.below(4) {
         0 => Acl::open(),
         1 => Acl::read_only(),
@@ -95,11 +79,11 @@ fn random_acl(random: &mut Random) -> Vec<Acl> {
     }
 }
 
-pub fn random_session(random: &mut Random) -> SessionId {
+pub fn random_session(random: &mut Prng) -> SessionId {
     SessionId(0x0100_0000_0000_0000 + random.below(6) as i64)
 }
 
-fn random_single(random: &mut Random, in_multi: bool) -> (OpCode, Txn) {
+fn random_single(random: &mut Prng, in_multi: bool) -> (OpCode, Txn) {
     let path = random_path(random);
     let parent_cversion = match random.below(4) {
         0 => -1,
@@ -109,8 +93,8 @@ fn random_single(random: &mut Random, in_multi: bool) -> (OpCode, Txn) {
     match random.below(if in_multi { 17 } else { 22 }) {
         0..=3 => {
             let (data, acl) = (random_data(random), random_acl(random));
-            let ephemeral = random.chance(3);
-            let op = *random.pick(&[OpCode::CREATE, OpCode::CREATE2]);
+            let ephemeral = random.chance(33);
+            let op = one_of(random, &[OpCode::CREATE, OpCode::CREATE2]);
             (op, Txn::Create(CreateTxn { path, data, acl, ephemeral, parent_cversion }))
         }
         4 | 5 => {
@@ -125,14 +109,19 @@ fn random_single(random: &mut Random, in_multi: bool) -> (OpCode, Txn) {
             (OpCode::CREATE_TTL, Txn::CreateTtl(txn))
         }
         7..=10 => {
-            let op = *random.pick(&[OpCode::DELETE, OpCode::DELETE, OpCode::DELETE_CONTAINER]);
+            let op = one_of(random, &[OpCode::DELETE, OpCode::DELETE, OpCode::DELETE_CONTAINER]);
             (op, Txn::Delete(DeleteTxn { path }))
         }
         11..=15 => {
             let data = random_data(random);
-            (OpCode::SET_DATA, Txn::SetData(SetDataTxn { path, data, version: random.below(50) as i32 - 1 }))
+            (
+                OpCode::SET_DATA,
+                Txn::SetData(SetDataTxn { path, data, version: random.below(50) as i32 - 1 }),
+            )
         }
-        16 => (OpCode::CHECK, Txn::Check(CheckVersionTxn { path, version: random.below(5) as i32 })),
+        16 => {
+            (OpCode::CHECK, Txn::Check(CheckVersionTxn { path, version: random.below(5) as i32 }))
+        }
         17 => {
             let acl = random_acl(random);
             (OpCode::SET_ACL, Txn::SetAcl(SetAclTxn { path, acl, version: random.below(9) as i32 }))
@@ -143,7 +132,7 @@ fn random_single(random: &mut Random, in_multi: bool) -> (OpCode, Txn) {
         }
         19 => {
             let paths = (0..random.below(4)).map(|_| random_path(random)).collect();
-            let paths = (!random.chance(3)).then_some(CloseSessionTxn { paths_to_delete: paths });
+            let paths = (!random.chance(33)).then_some(CloseSessionTxn { paths_to_delete: paths });
             (OpCode::CLOSE_SESSION, Txn::CloseSession(paths))
         }
         20 => (OpCode::ERROR, Txn::Error(ErrorTxn { err: ErrorCode::NO_NODE })),
@@ -151,10 +140,10 @@ fn random_single(random: &mut Random, in_multi: bool) -> (OpCode, Txn) {
     }
 }
 
-pub fn random_txn(random: &mut Random, zxid: i64) -> LoggedTxn {
-    let (op, txn) = if random.chance(8) {
+pub fn random_txn(random: &mut Prng, zxid: i64) -> LoggedTxn {
+    let (op, txn) = if random.chance(12) {
         let mut txns: Vec<_> = (0..random.below(5)).map(|_| random_single(random, true)).collect();
-        if random.chance(5) {
+        if random.chance(20) {
             let at = random.below(txns.len() as u64 + 1) as usize;
             txns.insert(at, (OpCode::ERROR, Txn::Error(ErrorTxn { err: ErrorCode::BAD_VERSION })));
         }
@@ -184,9 +173,11 @@ pub fn assert_same_nodes(left: &BTreeMap<String, ModelNode>, right: &BTreeMap<St
     for path in left.keys().chain(right.keys()) {
         let of = |nodes: &BTreeMap<String, ModelNode>| {
             let node = nodes.get(path)?;
-            let text = node.data.as_deref().map(String::from_utf8_lossy).map(|text| {
-                (text.len(), text.chars().take(40).collect::<String>())
-            });
+            let text = node
+                .data
+                .as_deref()
+                .map(String::from_utf8_lossy)
+                .map(|text| (text.len(), text.chars().take(40).collect::<String>()));
             Some((text, node.acl.clone(), node.stat))
         };
         assert_eq!(of(left), of(right), "{path}");
@@ -255,7 +246,8 @@ impl Model {
 
     pub fn children(&self, path: &str) -> Vec<String> {
         let prefix = if path == "/" { "/".to_owned() } else { format!("{path}/") };
-        let below = self.nodes.range(prefix.clone()..).take_while(|(path, _)| path.starts_with(&prefix));
+        let below =
+            self.nodes.range(prefix.clone()..).take_while(|(path, _)| path.starts_with(&prefix));
         let names = below.map(|(path, _)| path[prefix.len()..].to_owned());
         names.filter(|name| !name.is_empty() && !name.contains('/')).collect()
     }
@@ -283,7 +275,8 @@ impl Model {
 
     pub fn digest(&self) -> u64 {
         let digests = self.nodes.iter();
-        let digests = digests.map(|(path, node)| node_digest(path, node.data.as_deref(), &node.stat));
+        let digests =
+            digests.map(|(path, node)| node_digest(path, node.data.as_deref(), &node.stat));
         digests.fold(0, u64::wrapping_add)
     }
 
@@ -300,7 +293,9 @@ impl Model {
                 *self.data_watches.entry(key.clone()).or_default() |= PERSISTENT;
                 *self.child_watches.entry(key).or_default() |= PERSISTENT;
             }
-            WatchKind::PersistentRecursive => *self.data_watches.entry(key).or_default() |= RECURSIVE,
+            WatchKind::PersistentRecursive => {
+                *self.data_watches.entry(key).or_default() |= RECURSIVE
+            }
         }
     }
 
@@ -358,7 +353,9 @@ impl Model {
         let table = if child_table { &mut self.child_watches } else { &mut self.data_watches };
         let mut heard = BTreeSet::new();
         for ((watched, id), modes) in table.iter_mut() {
-            let below = watched == "/" || !watched.is_empty() && path.strip_prefix(watched.as_str()).is_some_and(|r| r.starts_with('/'));
+            let below = watched == "/"
+                || !watched.is_empty()
+                    && path.strip_prefix(watched.as_str()).is_some_and(|r| r.starts_with('/'));
             if watched == path {
                 *modes &= !STANDARD;
                 heard.insert(*id);
@@ -382,7 +379,8 @@ impl Model {
 
     fn add_usage(&mut self, path: &str, bytes: i64, count: i64) {
         let Some(quota) = self.quota_of(path) else { return };
-        if let Some(node) = self.nodes.get_mut(&format!("/zookeeper/quota{quota}/zookeeper_stats")) {
+        if let Some(node) = self.nodes.get_mut(&format!("/zookeeper/quota{quota}/zookeeper_stats"))
+        {
             let mut track = StatsTrack::parse(node.data.as_deref().unwrap_or_default());
             track.bytes += bytes;
             track.count += count;
@@ -392,10 +390,13 @@ impl Model {
 
     pub fn count_usage(&mut self, quota: &str) {
         let below = format!("{quota}/");
-        let counted = self.nodes.iter().filter(|(path, _)| *path == quota || path.starts_with(&below));
-        let sizes: Vec<i64> = counted.map(|(_, node)| node.data.as_ref().map_or(0, |d| d.len() as i64)).collect();
+        let counted =
+            self.nodes.iter().filter(|(path, _)| *path == quota || path.starts_with(&below));
+        let sizes: Vec<i64> =
+            counted.map(|(_, node)| node.data.as_ref().map_or(0, |d| d.len() as i64)).collect();
         let text = format!("count={},bytes={}", sizes.len(), sizes.iter().sum::<i64>());
-        if let Some(node) = self.nodes.get_mut(&format!("/zookeeper/quota{quota}/zookeeper_stats")) {
+        if let Some(node) = self.nodes.get_mut(&format!("/zookeeper/quota{quota}/zookeeper_stats"))
+        {
             node.data = Some(text.into_bytes());
         }
     }
@@ -491,7 +492,9 @@ impl Model {
 
     fn delete_leaf(&mut self, path: &str, zxid: i64) -> Outcome {
         let parent = parent_of(path);
-        let Some(parent_node) = self.nodes.get_mut(&parent) else { return Outcome::Error(ErrorCode::NO_NODE) };
+        let Some(parent_node) = self.nodes.get_mut(&parent) else {
+            return Outcome::Error(ErrorCode::NO_NODE);
+        };
         parent_node.stat.pzxid = parent_node.stat.pzxid.max(zxid);
         let parent_acl = parent_node.acl.clone();
         let Some(node) = self.nodes.remove(path) else { return Outcome::Error(ErrorCode::NO_NODE) };
@@ -551,7 +554,8 @@ impl Model {
                     return Outcome::Error(ErrorCode::NO_NODE);
                 }
                 let is_count = txn.data.as_ref().is_some_and(|data| data.starts_with(b"count="));
-                self.strange |= txn.path.ends_with("zookeeper_stats") && !is_count || txn.path.is_empty();
+                self.strange |=
+                    txn.path.ends_with("zookeeper_stats") && !is_count || txn.path.is_empty();
                 let path = if txn.path.is_empty() { "/" } else { &txn.path };
                 let node = self.nodes.get_mut(path).expect("checked");
                 let old = node.data.as_ref().map_or(0, |data| data.len() as i64);

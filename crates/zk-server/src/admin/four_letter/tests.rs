@@ -1,0 +1,288 @@
+use super::*;
+use crate::admin::testing::{FIRST_SESSION, connect, context, create, establish, watch};
+use zk_config::FOUR_LETTER_WORDS;
+
+const ALL: &str = "4lw.commands.whitelist=*\n";
+
+fn detected(bytes: &[u8]) -> (Detected, Vec<u8>) {
+    let mut unread = BytesMut::from(bytes);
+    let detected = detect(&mut unread);
+    (detected, unread.to_vec())
+}
+
+fn word(text: &str) -> Word {
+    match detected(text.as_bytes()) {
+        (Detected::Word(word), _) => word,
+        other => panic!("{text}: {other:?}"),
+    }
+}
+
+#[test]
+fn every_word_is_detected() {
+    for name in FOUR_LETTER_WORDS {
+        let mut bytes = name.as_bytes().to_vec();
+        if name == "stmk" {
+            bytes.extend_from_slice(&7i64.to_be_bytes());
+        }
+        for end in ["", "\n", "\r\n"] {
+            let bytes = [&bytes, end.as_bytes()].concat();
+            let (Detected::Word(word), rest) = detected(&bytes) else { panic!("{name}") };
+            assert_eq!((word.name(), rest), (name, vec![]), "{end:?}");
+        }
+    }
+    assert_eq!(detected(&TELNET_CLOSE).0, Detected::Word(Word::TelnetClose));
+}
+
+#[test]
+fn only_one_line_end_is_taken() {
+    assert_eq!(detected(b"ruok\n\nx").1, b"\nx");
+    assert_eq!(detected(b"ruok\r").1, b"\r");
+    assert_eq!(detected(b"ruok!\n").1, b"!\n");
+}
+
+#[test]
+fn what_is_no_word_is_left_alone() {
+    let frame = [0, 0, 0, 45, 0, 0, 0, 0];
+    assert_eq!(detected(&frame), (Detected::No, frame.to_vec()));
+    assert_eq!(detected(b"RUOK"), (Detected::No, b"RUOK".to_vec()));
+    assert_eq!(detected(b"lead\n"), (Detected::No, b"lead\n".to_vec()));
+    for bytes in [&b""[..], b"r", b"ruo", &[0, 0, 0]] {
+        assert_eq!(detected(bytes), (Detected::Incomplete, bytes.to_vec()));
+    }
+}
+
+#[test]
+fn stmk_waits_for_its_mask() {
+    let mask = (-2i64).to_be_bytes();
+    for len in 0..8 {
+        let bytes = [b"stmk", &mask[..len]].concat();
+        assert_eq!(detected(&bytes), (Detected::Incomplete, bytes), "{len}");
+    }
+    // The mask may look like a line end, and still be one.
+    let mut bytes = [&b"stmk"[..], &0x0d0a_0a0a_0a0a_0a0ai64.to_be_bytes()].concat();
+    bytes.extend_from_slice(b"\r\nrest");
+    assert_eq!(
+        detected(&bytes),
+        (Detected::Word(Word::Stmk(0x0d0a_0a0a_0a0a_0a0a)), b"rest".to_vec())
+    );
+}
+
+#[test]
+fn what_is_not_on_the_list_is_refused() {
+    let context = context("");
+    for name in FOUR_LETTER_WORDS.iter().filter(|name| **name != "srvr") {
+        let word = if *name == "stmk" { Word::Stmk(1) } else { word(name) };
+        let text = answer(&context, &word);
+        assert_eq!(text, format!("{name} is not executed because it is not in the whitelist.\n"));
+    }
+    assert!(answer(&context, &Word::Srvr).starts_with("Zookeeper version: 3.9."));
+    assert_eq!(
+        answer(&context, &Word::TelnetClose),
+        "telnet close is not executed because it is not in the whitelist.\n"
+    );
+    assert_eq!(context.counters.trace_mask.0.load(Ordering::Relaxed), 306, "nothing was set");
+    let context = self::context("4lw.commands.whitelist=ruok, mntr\n");
+    assert_eq!(answer(&context, &Word::Ruok), "imok");
+    assert!(answer(&context, &Word::Mntr).starts_with("zk_version\t"));
+    assert!(answer(&context, &Word::Stat).contains("not in the whitelist"));
+}
+
+#[test]
+fn short_answers() {
+    let context = context(ALL);
+    assert_eq!(answer(&context, &Word::Ruok), "imok");
+    assert_eq!(answer(&context, &Word::Isro), "rw");
+    assert_eq!(answer(&context, &Word::Gtmk), "306");
+    assert_eq!(answer(&context, &Word::Stmk(-1)), "-1");
+    assert_eq!(answer(&context, &Word::Gtmk), "-1");
+}
+
+#[test]
+fn an_empty_server() {
+    let context = context(ALL);
+    let expected = format!(
+        "Zookeeper version: {BANNER}\nLatency min/avg/max: 0/0.0/0\nReceived: 0\nSent: 0\n\
+         Connections: 0\nOutstanding: 0\nZxid: 0x0\nMode: standalone\nNode count: 5\n"
+    );
+    assert_eq!(answer(&context, &Word::Srvr), expected);
+    assert_eq!(answer(&context, &Word::Cons), "\n");
+    assert_eq!(answer(&context, &Word::Wchs), "0 connections watching 0 paths\nTotal watches:0\n");
+    assert_eq!(answer(&context, &Word::Wchc), "\n");
+    assert_eq!(answer(&context, &Word::Wchp), "\n");
+    assert_eq!(
+        answer(&context, &Word::Dump),
+        "SessionTracker dump:\nSession Sets (0)/(0):\nephemeral nodes dump:\n\
+         Sessions with Ephemerals (0):\nConnections dump:\nConnections Sets (0)/(0):\n"
+    );
+}
+
+#[test]
+fn sessions_ephemerals_and_watches() {
+    let context = context(ALL);
+    let client = connect(&context, "10.0.0.7:4000");
+    establish(&context, &client);
+    create(&context, &client, "/e", "12345", true);
+    watch(&context, &client, "/e");
+    watch(&context, &client, "/zookeeper");
+    let asking = connect(&context, "127.0.0.1:5000");
+
+    let id = format!("0x{:x}", client.info().session.0);
+    assert_eq!(client.info().session, FIRST_SESSION);
+    assert_eq!(answer(&context, &Word::Wchs), "1 connections watching 2 paths\nTotal watches:2\n");
+    assert_eq!(answer(&context, &Word::Wchc), format!("{id}\n\t/e\n\t/zookeeper\n\n"));
+    assert_eq!(answer(&context, &Word::Wchp), format!("/e\n\t{id}\n/zookeeper\n\t{id}\n\n"));
+
+    let dump = answer(&context, &Word::Dump);
+    assert!(
+        dump.starts_with("SessionTracker dump:\nSession Sets (1)/(1):\n1 expire at "),
+        "{dump}"
+    );
+    assert!(dump.contains(&format!(":\n\t{id}\nephemeral nodes dump:\n")), "{dump}");
+    assert!(dump.contains(&format!("Sessions with Ephemerals (1):\n{id}:\n\t/e\n")), "{dump}");
+    assert!(dump.contains("Connections dump:\nConnections Sets (2)/(2):\n1 expire at "), "{dump}");
+    assert!(dump.contains(&format!("\tip: /10.0.0.7:4000 sessionId: {id}\n")), "{dump}");
+    assert!(dump.contains("\tip: /127.0.0.1:5000 sessionId: 0x0\n"), "{dump}");
+
+    let cons = answer(&context, &Word::Cons);
+    let start = format!(" /10.0.0.7:4000[1](queued=0,recved=4,sent=4,sid={id},lop=GETD,est=");
+    assert!(cons.starts_with(&start), "{cons}");
+    assert!(cons.contains(",to=10000,lcxid=0x2,lzxid=0x2,lresp="), "{cons}");
+    assert!(cons.ends_with(")\n /127.0.0.1:5000[0](queued=0,recved=0,sent=0)\n\n"), "{cons}");
+
+    let stat = answer(&context, &Word::Stat);
+    let clients = "\nClients:\n /10.0.0.7:4000[1](queued=0,recved=4,sent=4)\n \
+                   /127.0.0.1:5000[0](queued=0,recved=0,sent=0)\n\nLatency min/avg/max: ";
+    assert!(stat.contains(clients), "{stat}");
+    assert!(
+        stat.contains("\nConnections: 2\nOutstanding: 0\nZxid: 0x2\nMode: standalone\n"),
+        "{stat}"
+    );
+
+    context.node.on_closed(&asking);
+    assert_eq!(answer(&context, &Word::Crst), "Connection stats reset.\n");
+    let cons = answer(&context, &Word::Cons);
+    let reset = format!("recved=0,sent=0,sid={id},lop=NA,est=");
+    assert!(
+        cons.contains(&reset) && cons.contains(",to=10000,lzxid=0xffffffffffffffff,"),
+        "{cons}"
+    );
+    assert_eq!(answer(&context, &Word::Srst), "Server stats reset.\n");
+    let srvr = answer(&context, &Word::Srvr);
+    assert!(srvr.contains("0/0.0/0\nReceived: 0\nSent: 0\nConnections: 1\n"), "{srvr}");
+}
+
+#[test]
+fn folders_and_configuration() {
+    let folders = tempfile::tempdir().unwrap();
+    let [data, log] = ["data", "log"].map(|name| folders.path().join(name));
+    std::fs::create_dir(&data).unwrap();
+    std::fs::create_dir(&log).unwrap();
+    std::fs::write(data.join("a"), [0; 100]).unwrap();
+    std::fs::write(log.join("b"), [0; 200]).unwrap();
+    let context = context(ALL);
+    let mut context = Arc::into_inner(context).unwrap();
+    context.config.data_dir.clone_from(&data);
+    context.config.data_log_dir.clone_from(&log);
+    assert_eq!(answer(&context, &Word::Dirs), "datadir_size: 100\nlogdir_size: 200\n");
+    assert_eq!(
+        answer(&context, &Word::Conf),
+        format!(
+            "clientPort=2181\nsecureClientPort=-1\ndataDir={}\ndataDirSize=100\ndataLogDir={}\n\
+             dataLogSize=200\ntickTime=3000\nmaxClientCnxns=60\nminSessionTimeout=6000\n\
+             maxSessionTimeout=60000\nclientPortListenBacklog=-1\nserverId=0\n",
+            data.display(),
+            log.display()
+        )
+    );
+}
+
+#[test]
+fn the_environment_has_upstream_s_keys() {
+    let text = answer(&context(ALL), &Word::Envi);
+    let mut lines = text.lines();
+    assert_eq!(lines.next(), Some("Environment:"));
+    let keys: Vec<_> = lines.map(|line| line.split_once('=').unwrap().0).collect();
+    let expected = [
+        "zookeeper.version",
+        "host.name",
+        "java.version",
+        "java.vendor",
+        "java.home",
+        "java.class.path",
+        "java.library.path",
+        "java.io.tmpdir",
+        "java.compiler",
+        "os.name",
+        "os.arch",
+        "os.version",
+        "user.name",
+        "user.home",
+        "user.dir",
+        "os.memory.free",
+        "os.memory.max",
+        "os.memory.total",
+    ];
+    assert_eq!(keys, expected);
+    assert!(text.contains("\nos.name=Linux\n") && text.ends_with("MB\n"), "{text}");
+}
+
+#[test]
+fn the_digest_of_now() {
+    let context = context(ALL);
+    let client = connect(&context, "127.0.0.1:4000");
+    establish(&context, &client);
+    create(&context, &client, "/a", "x", false);
+    let digest = context.node.read(|db| db.tree.digest()).cast_signed();
+    assert_eq!(answer(&context, &Word::Hash), format!("2: {digest}\n"));
+}
+
+/// Telegraf's pattern, with nothing behind it: `^zk_(\w+)\s+([\w\.\-]+)$`.
+fn is_word(text: &str, also: &str) -> bool {
+    !text.is_empty()
+        && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || also.contains(c))
+}
+
+#[test]
+fn mntr_keeps_to_the_form_that_monitors_parse() {
+    let context = context(ALL);
+    let client = connect(&context, "127.0.0.1:4000");
+    establish(&context, &client);
+    create(&context, &client, "/zookeeper/quota/a-b c", "", false);
+    create(&context, &client, "/zookeeper/quota/a-b c/zookeeper_limits", "count=5,bytes=-1", false);
+    create(&context, &client, "/zookeeper/quota/a-b c/zookeeper_stats", "count=1,bytes=0", false);
+    let text = answer(&context, &Word::Mntr);
+    let mut keys = std::collections::BTreeSet::new();
+    for line in text.lines().skip(1) {
+        let (key, value) = line.split_once('\t').unwrap();
+        assert!(key.starts_with("zk_") && is_word(key, "") && is_word(value, ".-"), "{line}");
+        assert!(value == "standalone" || value.parse::<f64>().unwrap().is_finite(), "{line}");
+        assert!(keys.insert(key.to_owned()), "twice: {key}");
+    }
+    assert!(text.contains("\nzk_a_b_c_quota_count_limit_per_namespace\t5\n"), "{text}");
+    let classic = [
+        "zk_version",
+        "zk_server_state",
+        "zk_avg_latency",
+        "zk_max_latency",
+        "zk_min_latency",
+        "zk_packets_received",
+        "zk_packets_sent",
+        "zk_num_alive_connections",
+        "zk_outstanding_requests",
+        "zk_znode_count",
+        "zk_watch_count",
+        "zk_ephemerals_count",
+        "zk_approximate_data_size",
+        "zk_open_file_descriptor_count",
+        "zk_max_file_descriptor_count",
+        "zk_fsync_threshold_exceed_count",
+        "zk_uptime",
+    ];
+    let first: Vec<_> =
+        text.lines().take(classic.len()).map(|line| line.split('\t').next().unwrap()).collect();
+    assert_eq!(first, classic);
+    let avg = text.lines().find_map(|line| line.strip_prefix("zk_avg_latency\t")).unwrap();
+    assert!(avg.contains('.'), "a float: {avg}");
+    assert!(text.contains("\nzk_server_state\tstandalone\n"));
+    assert!(text.contains("\nzk_global_sessions\t1\n"), "{text}");
+}

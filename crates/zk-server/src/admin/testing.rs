@@ -1,0 +1,130 @@
+//! A server without disk and sockets, for the tests of what it tells about itself.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use zk_config::Sources;
+use zk_processor::{Action, Client, Node, NodeConfig, Outbox};
+use zk_proto::create_mode::ExtendedTypes;
+use zk_proto::{OpCode, SessionId};
+use zk_session::SessionConfig;
+use zk_tree::{Database, TreeConfig};
+
+use crate::context::{Clock, Context, Counters};
+use crate::storage::StoreQueue;
+
+/// The first session of a test server, as the server makes it up.
+pub(super) const FIRST_SESSION: SessionId = SessionId(0x0100_0000_0000_0010);
+
+/// A server whose every write is durable at once.
+pub(super) fn context(zoo_cfg: &str) -> Arc<Context> {
+    let text = format!("dataDir=/nowhere\nclientPort=2181\n{zoo_cfg}");
+    let loaded = Sources::new().file("zoo.cfg", &text).load();
+    let (config, _) = loaded.accept(false).map_err(|wrong| wrong.render()).unwrap();
+    let clock = Clock::start();
+    let session = SessionConfig {
+        tick_ms: 2000,
+        min_timeout_ms: 4000,
+        max_timeout_ms: 40_000,
+        first_id: FIRST_SESSION,
+    };
+    let tree = TreeConfig { extended_types: ExtendedTypes::Disabled, digest_enabled: true };
+    let node = Node::standalone(NodeConfig::new(session), Database::new(tree), clock.now());
+    Arc::new(Context {
+        node,
+        started_wall_ms: clock.now().wall_ms,
+        config,
+        clock,
+        counters: Counters::default(),
+        queue: StoreQueue::default(),
+        disk_low: AtomicBool::new(false),
+    })
+}
+
+/// Swallows what is sent.
+#[derive(Debug)]
+struct Nowhere;
+
+impl Outbox for Nowhere {
+    fn push(&self, write: &mut dyn FnMut(&mut BytesMut)) {
+        write(&mut BytesMut::new());
+    }
+    fn close(&self) {}
+    fn resume(&self) {}
+}
+
+/// A connection from `peer`, without a session.
+pub(super) fn connect(context: &Context, peer: &str) -> Arc<Client> {
+    let peer: SocketAddr = peer.parse().unwrap();
+    let client = context.node.open(peer.ip().to_string(), Box::new(Nowhere), context.clock.now());
+    context.counters.peers.insert(client.id, peer);
+    client
+}
+
+/// Gives it a session.
+pub(super) fn establish(context: &Context, client: &Arc<Client>) {
+    let mut frame = BytesMut::new();
+    frame.put_i32(0); // protocol version
+    frame.put_i64(0); // last zxid seen
+    frame.put_i32(10_000); // timeout
+    frame.put_i64(0); // session
+    frame.put_i32(16);
+    frame.put_bytes(0, 16);
+    frame.put_u8(0);
+    serve(context, client, frame.freeze());
+    assert!(client.has_session());
+}
+
+/// Creates a znode, ephemeral or not.
+pub(super) fn create(
+    context: &Context,
+    client: &Arc<Client>,
+    path: &str,
+    data: &str,
+    ephemeral: bool,
+) {
+    let mut frame = request(1, OpCode::CREATE);
+    put_string(&mut frame, path);
+    put_string(&mut frame, data);
+    frame.put_i32(1);
+    frame.put_i32(31); // all permissions
+    put_string(&mut frame, "world");
+    put_string(&mut frame, "anyone");
+    frame.put_i32(i32::from(ephemeral));
+    serve(context, client, frame.freeze());
+    assert!(context.node.read(|db| db.tree.find(path).is_some()), "{path}");
+}
+
+/// Reads a znode and watches it.
+pub(super) fn watch(context: &Context, client: &Arc<Client>, path: &str) {
+    let mut frame = request(2, OpCode::GET_DATA);
+    put_string(&mut frame, path);
+    frame.put_u8(1);
+    serve(context, client, frame.freeze());
+}
+
+fn request(xid: i32, op: OpCode) -> BytesMut {
+    let mut frame = BytesMut::new();
+    frame.put_i32(xid);
+    frame.put_i32(op.0);
+    frame
+}
+
+fn put_string(frame: &mut BytesMut, text: &str) {
+    frame.put_i32(i32::try_from(text.len()).unwrap());
+    frame.put_slice(text.as_bytes());
+}
+
+fn serve(context: &Context, client: &Arc<Client>, frame: Bytes) {
+    let mut frames = VecDeque::from([frame]);
+    let mut actions = Vec::new();
+    context
+        .node
+        .on_frames(client, &mut frames, context.clock.now(), &mut |action| actions.push(action));
+    while let Some(Action::Persist { token, .. }) = actions.pop() {
+        context.node.on_persisted(token, context.clock.now(), &mut |action| actions.push(action));
+    }
+}
