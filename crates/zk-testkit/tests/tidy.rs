@@ -106,10 +106,20 @@ fn shipped_lines(path: &Path) -> Vec<(usize, String)> {
     if name == "tests.rs" || path.components().any(|part| part.as_os_str() == "tests") {
         return Vec::new();
     }
-    (1..)
-        .zip(read(path).lines().map(str::to_owned))
-        .take_while(|(_, line)| line.trim() != "#[cfg(test)]" || line.starts_with(' '))
-        .collect()
+    let text = read(path);
+    let mut lines = (1..).zip(text.lines());
+    let mut shipped = Vec::new();
+    while let Some((number, line)) = lines.next() {
+        if line == "#[cfg(test)]" {
+            // `mod tests;` is one line; `mod tests {` goes to the end of the file.
+            match lines.next() {
+                Some((_, next)) if next.ends_with(';') => continue,
+                Some(_) | None => break,
+            }
+        }
+        shipped.push((number, line.to_owned()));
+    }
+    shipped
 }
 
 /// A line without its comment. Quotes are not parsed: a `//` within a string only hides more.
