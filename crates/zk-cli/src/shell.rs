@@ -21,7 +21,7 @@ use crate::options::Options;
 use crate::output::Output;
 
 /// How long a single call looks for a server unless it is told to wait.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Prints events as they come.
 type Print = Box<dyn FnMut(&WatchedEvent) + Send>;
@@ -235,9 +235,10 @@ impl<'a> Shell<'a> {
     fn connected(&self) -> Result<(), CliError> {
         let timeout = Duration::from_millis(self.options.timeout_ms);
         let limit = if self.options.wait_for_connection { timeout } else { timeout.min(PATIENCE) };
-        self.runtime
-            .block_on(self.context.client.wait_connected(limit))
-            .map_err(|error| CliError::not_connected(format!("KeeperErrorCode = ConnectionLoss: {error}")))?;
+        if let Err(error) = self.runtime.block_on(self.context.client.wait_connected(limit)) {
+            self.print_watches.store(false, Ordering::Relaxed); // the error says it all
+            return Err(CliError::not_connected(format!("KeeperErrorCode = ConnectionLoss: {error}")));
+        }
         self.runtime.block_on(self.printer.flush());
         Ok(())
     }

@@ -629,13 +629,17 @@ impl Client {
         }
     }
 
-    /// Adds an authentication, now and on every later connection.
+    /// Adds an authentication, now and on every later connection. `auth` is what the scheme wants; some want nothing.
     ///
     /// # Errors
     /// `AUTH_FAILED` if the server refuses it, after which the client is of no more use.
-    pub fn add_auth(&self, scheme: &str, auth: &[u8]) -> impl Future<Output = Result<(), ZkError>> + Send + use<> {
+    pub fn add_auth(
+        &self,
+        scheme: &str,
+        auth: Option<&[u8]>,
+    ) -> impl Future<Output = Result<(), ZkError>> + Send + use<> {
         let (done, reply) = oneshot::channel();
-        let auth = Bytes::copy_from_slice(auth);
+        let auth = auth.map(Bytes::copy_from_slice);
         drop(self.commands.send(Command::Auth { scheme: scheme.to_owned(), auth, done }));
         let pending = Pending { reply, op: OpCode::AUTH, path: None, shared: Arc::clone(&self.shared) };
         async move { pending_ok(pending.reply().await?).map(|_| ()) }

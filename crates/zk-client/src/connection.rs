@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use zk_proto::connect::{ConnectRequest, ConnectResponse, PASSWORD_LEN};
 use zk_proto::proto::{AuthPacket, ReplyHeader, RequestHeader, WatcherEvent};
-use zk_proto::{ErrorCode, OpCode, Reader, Record, SessionId, Xid, Zxid};
+use zk_proto::{Buffer, ErrorCode, OpCode, Reader, Record, SessionId, Xid, Zxid};
 
 use crate::watches::{WatchChange, Watches};
 use crate::{EventKind, KeeperState, State, WatchedEvent, four_letter_word};
@@ -41,7 +41,7 @@ pub(crate) struct Outgoing {
 #[derive(Debug)]
 pub(crate) enum Command {
     Request(Outgoing),
-    Auth { scheme: String, auth: Bytes, done: oneshot::Sender<Reply> },
+    Auth { scheme: String, auth: Buffer, done: oneshot::Sender<Reply> },
     Close(oneshot::Sender<()>),
 }
 
@@ -117,7 +117,7 @@ pub(crate) struct Inner {
     last_xid: i32,
     /// A session that was only ever known to a read-only server exists nowhere else.
     seen_read_write: bool,
-    auths: Vec<(String, Bytes)>,
+    auths: Vec<(String, Buffer)>,
     watches: Watches,
     /// Requests that wait for a connection.
     waiting: VecDeque<Command>,
@@ -560,8 +560,8 @@ struct Link {
 }
 
 impl Link {
-    fn send_auth(&mut self, scheme: &str, auth: &Bytes) {
-        let packet = AuthPacket { auth_type: 0, scheme: scheme.to_owned(), auth: Some(auth.clone()) };
+    fn send_auth(&mut self, scheme: &str, auth: &Buffer) {
+        let packet = AuthPacket { auth_type: 0, scheme: scheme.to_owned(), auth: auth.clone() };
         let mut frame = frame(OpCode::AUTH, |out| packet.encode(out));
         set_xid(&mut frame, Xid::AUTH);
         self.out.extend_from_slice(&frame);

@@ -146,7 +146,7 @@ async fn a_reconnect_restores_session_auth_and_watches() {
     let server = Server::new().await;
     let (client, mut peer) = pair(&server, "/app").await;
     let mut events = client.events();
-    let auth = client.add_auth("digest", b"me:secret");
+    let auth = client.add_auth("digest", Some(b"me:secret"));
     let (xid, op, _) = peer.request().await;
     assert_eq!((xid, op), (Xid::AUTH, OpCode::AUTH));
     peer.reply(Xid::AUTH, 0, ErrorCode::OK, &[]).await;
@@ -199,7 +199,7 @@ async fn expiry_and_refused_auth_end_the_client() {
     client.close().await;
 
     let (client, mut peer) = pair(&server, "").await;
-    let (auth, get) = (client.add_auth("digest", b"?"), client.get_data("/a", false));
+    let (auth, get) = (client.add_auth("digest", None), client.get_data("/a", false));
     peer.request().await;
     peer.reply(Xid::AUTH, 0, ErrorCode::AUTH_FAILED, &[]).await;
     assert_eq!(auth.await.unwrap_err().code, ErrorCode::AUTH_FAILED);

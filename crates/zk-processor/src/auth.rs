@@ -48,10 +48,15 @@ impl Authenticator {
         vec![Id::new("ip", address)]
     }
 
-    /// Checks an auth packet.
-    pub(crate) fn authenticate(&self, scheme: &str, auth: &[u8], address: &str) -> AuthOutcome {
-        match scheme {
-            "digest" if self.digest_enabled => {
+    /// Checks an auth packet. Null is no digest, and empty is one: so upstream has it.
+    pub(crate) fn authenticate(
+        &self,
+        scheme: &str,
+        auth: Option<&[u8]>,
+        address: &str,
+    ) -> AuthOutcome {
+        match (scheme, auth) {
+            ("digest", Some(auth)) if self.digest_enabled => {
                 let id = digest_id(auth);
                 let mut ids = Vec::new();
                 if self.super_digest.as_ref() == Some(&id) {
@@ -60,11 +65,11 @@ impl Authenticator {
                 ids.push(Id { scheme: "digest".into(), id });
                 AuthOutcome::Granted(ids)
             }
-            "ip" => AuthOutcome::Granted(Self::initial_ids(address)),
-            "ensemble" => match &self.ensemble_names {
+            ("ip", _) => AuthOutcome::Granted(Self::initial_ids(address)),
+            ("ensemble", auth) => match &self.ensemble_names {
                 None => AuthOutcome::Failed,
                 Some(names) => {
-                    let given = String::from_utf8_lossy(auth);
+                    let given = String::from_utf8_lossy(auth.unwrap_or_default());
                     if names.is_empty() || given.is_empty() || names.iter().any(|name| *name == given) {
                         AuthOutcome::Granted(Vec::new())
                     } else {
@@ -72,7 +77,7 @@ impl Authenticator {
                     }
                 }
             },
-            _ => AuthOutcome::Failed, // a name from the network
+            (_, _) => AuthOutcome::Failed, // a name from the network
         }
     }
 
@@ -234,12 +239,13 @@ mod tests {
             super_digest: Some("super:D/InIHSb7yEEbrWz8b9l71RjZJU=".into()),
             ..Authenticator::default()
         };
-        let AuthOutcome::Granted(ids) = auth.authenticate("digest", b"super:test", "1.2.3.4") else {
+        let AuthOutcome::Granted(ids) = auth.authenticate("digest", Some(b"super:test"), "1.2.3.4") else {
             panic!("refused")
         };
         assert_eq!(ids.len(), 2);
         assert_eq!(auth.check(&[entry(Perms::READ, "ip", "9.9.9.9")], Perms::WRITE, &ids), Ok(()));
-        assert_eq!(auth.authenticate("nope", b"", "1.2.3.4"), AuthOutcome::Failed);
+        assert_eq!(auth.authenticate("nope", Some(b""), "1.2.3.4"), AuthOutcome::Failed);
+        assert_eq!(auth.authenticate("digest", None, "1.2.3.4"), AuthOutcome::Failed);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use crate::output::{Output, stat_json};
 
 pub(super) async fn add_auth(context: &Context, arguments: &Arguments) -> Result<(), CliError> {
     let scheme = arguments.word(0).unwrap_or_default();
-    let auth = context.client.add_auth(scheme, arguments.word(1).unwrap_or_default().as_bytes());
+    let auth = context.client.add_auth(scheme, arguments.word(1).map(str::as_bytes));
     // Sent already. In a shell it is not waited for: a refusal shows as an event, as upstream.
     if context.single || context.out.json {
         auth.await?;

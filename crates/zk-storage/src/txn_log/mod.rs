@@ -363,12 +363,10 @@ impl Log {
         if let Some(next) = shared.inner().take_next(len) {
             return Ok(next);
         }
-        if let Next::Ready(small) = std::mem::replace(&mut shared.inner().next, Next::Absent) {
-            shared.make_spare(&small)?;
-        }
         tracing::warn!(seq, len, "no segment was ready: an append waits for a new one");
         assert!(len < SEGMENT_BYTES_MAX, "a batch is far below {SEGMENT_BYTES_MAX} bytes");
         let len = shared.segment_bytes.max(len.next_multiple_of(PAGE));
+        // One that is too small has the same name, and is replaced.
         let made = Segment::create(shared.folder(), shared.store, seq, len)?;
         shared.inner().next = Next::Taken;
         Ok(made)

@@ -368,10 +368,13 @@ fn the_error_says_where_and_what_to_do() {
 #[test]
 fn a_bad_record_in_the_last_batch_is_torn_unless_the_watermark_says_otherwise() {
     let sample = Sample::new();
-    for at in RECORDS_AT..sample.end() {
+    let no_watermark = Vec::new();
+    for (at, watermark) in (RECORDS_AT..sample.end())
+        .flat_map(|at| [(at, &sample.watermark_before), (at, &no_watermark)])
+    {
         let mut content = sample.content.clone();
         content[at as usize] ^= 1 << (at % 8);
-        let opened = sample.open_with(&content, &sample.watermark_before);
+        let opened = sample.open_with(&content, watermark);
         if at < sample.last_batch {
             assert!(matches!(opened, Err(LogError::Corrupt { .. })), "byte {at}: {opened:?}");
         } else {
@@ -386,6 +389,128 @@ fn a_bad_record_in_the_last_batch_is_torn_unless_the_watermark_says_otherwise() 
             assert_eq!(read(&open(sample.folder.path()), index as i64), [again], "byte {at}");
         }
     }
+}
+
+#[test]
+fn what_a_torn_write_left_behind_the_end_is_never_read_as_its_continuation() {
+    let folder = folder();
+    let mut log = open(folder.path());
+    log.append(&[txn(1, 100)]).unwrap();
+    // Its record ends with a page, where an append does not overwrite what follows.
+    let (bad, len) = (log.end, 2 * PAGE - log.end - record_len(0) as u64);
+    let again = txn(2, len as usize);
+    log.append(&[again.clone(), txn(3, 10)]).unwrap();
+    assert_eq!(log.end, 2 * PAGE + record_len(10) as u64);
+    let path = log.segment.path.clone();
+    drop(log);
+    let file = fs::OpenOptions::new().write(true).open(path).unwrap();
+    file.write_all_at(b"torn", bad).unwrap();
+    fs::remove_file(folder.path().join("watermark")).unwrap();
+
+    let mut log = open(folder.path());
+    assert_eq!(log.last(), Zxid(1));
+    log.append(std::slice::from_ref(&again)).unwrap();
+    drop(log);
+    assert_eq!(read(&open(folder.path()), 1), [again]);
+}
+
+#[test]
+fn whole_records_that_do_not_continue_each_other_are_refused() {
+    let start = Start {
+        previous_end: 0,
+        previous_checksum: 0,
+        accepted_epoch: 2,
+        current_epoch: 1,
+        nonce: 1,
+    };
+    let start_bytes = |start: Start| start.to_bytes().to_vec();
+    let first = (Kind::Start, 4, start_bytes(start));
+    let end = RECORDS_AT + START_LEN;
+    let checksum = {
+        let folder = folder();
+        let bytes = write_raw(folder.path(), std::slice::from_ref(&first));
+        last_checksum(&bytes)
+    };
+    let second = Start { previous_end: end, previous_checksum: checksum, ..start };
+    let empty = Vec::new;
+    let cases = [
+        (true, (Kind::Txn, 5, empty())),
+        (false, (Kind::Txn, 4, empty())),
+        (true, (Kind::Truncate, 4, empty())),
+        (false, (Kind::Truncate, 5, empty())),
+        (true, (Kind::AcceptedEpoch, 2, empty())),
+        (false, (Kind::AcceptedEpoch, 1, empty())),
+        (false, (Kind::AcceptedEpoch, 1 << 40, empty())),
+        (true, (Kind::CurrentEpoch, 1, empty())),
+        (false, (Kind::CurrentEpoch, 0, empty())),
+        (true, (Kind::Start, 4, start_bytes(second))),
+        (false, (Kind::Start, 5, start_bytes(second))),
+        (false, (Kind::Start, 4, empty())),
+        (false, (Kind::Start, 4, start_bytes(Start { previous_end: 0, ..second }))),
+        (false, (Kind::Start, 4, start_bytes(Start { previous_checksum: 0, ..second }))),
+        (false, (Kind::Start, 4, start_bytes(Start { accepted_epoch: 3, ..second }))),
+        (false, (Kind::Start, 4, start_bytes(Start { current_epoch: 0, ..second }))),
+    ];
+    for (continues, record) in cases {
+        let folder = folder();
+        write_raw(folder.path(), &[first.clone(), record.clone()]);
+        match try_open(folder.path(), 16 * PAGE) {
+            Ok(_) => assert!(continues, "{record:?}"),
+            Err(LogError::Corrupt { offset, problem: Problem::Unconnected, .. }) => {
+                assert!(!continues && offset == end, "{record:?}");
+            }
+            Err(err) => panic!("{record:?}: {err}"),
+        }
+    }
+}
+
+/// Makes a log of one segment with these records, and returns what was written behind its header.
+fn write_raw(folder: &Path, records: &[(Kind, i64, Vec<u8>)]) -> Vec<u8> {
+    let segment = Segment::create(folder, STORE, 1, 16 * PAGE).unwrap();
+    let mut bytes = vec![0; CHECKSUM_LEN];
+    for (kind, zxid, payload) in records {
+        record::encode(&mut bytes, segment.seed, *kind, *zxid, 4096, payload);
+    }
+    segment.file.write_all_at(&bytes[CHECKSUM_LEN..], RECORDS_AT).unwrap();
+    bytes
+}
+
+#[test]
+fn a_reader_starts_near_its_place() {
+    let folder = folder();
+    let mut log = try_open(folder.path(), 1024 * PAGE).unwrap();
+    for zxid in 1..=100 {
+        log.append(&[txn(zxid, 20_000)]).unwrap();
+    }
+    for _ in 0..2 {
+        for after in [0, 1, 50, 99, 100] {
+            let expected: Vec<_> = (after + 1..=100).map(|zxid| txn(zxid, 20_000)).collect();
+            assert_eq!(read(&log, after), expected);
+        }
+        let mut reader = log.handle().read_after(Zxid(80)).unwrap();
+        let (_, from, to) = reader.rest.next().unwrap();
+        let place = RECORDS_AT + START_LEN + 80 * record_len(20_000) as u64;
+        assert!((place - MARK_EVERY_BYTES - 20_100..=place).contains(&from) && to == log.end);
+        drop((log, reader));
+        log = try_open(folder.path(), 1024 * PAGE).unwrap();
+    }
+}
+
+#[test]
+fn after_a_failed_write_nothing_more_is_appended() {
+    let folder = folder();
+    let mut log = open(folder.path());
+    log.append(&[txn(1, 1)]).unwrap();
+    let Segment { seq, len, seed, ref path, .. } = *log.segment;
+    // A file that cannot be written stands for a disk that fails.
+    let (path, file) = (path.clone(), fs::File::open(path).unwrap());
+    log.segment = Arc::new(Segment { seq, path, file, len, seed });
+    let err = log.append(&[txn(2, 1)]).unwrap_err();
+    assert!(err.is_fatal() && matches!(err, LogError::Io { op: "write", .. }), "{err}");
+    let again = std::panic::AssertUnwindSafe(|| log.append(&[txn(2, 1)]));
+    assert!(std::panic::catch_unwind(again).is_err());
+    drop(log);
+    assert_eq!(open(folder.path()).last(), Zxid(1));
 }
 
 #[test]
@@ -406,6 +531,13 @@ fn a_shortened_or_missing_segment_is_named() {
     let log = sample.open_with(&sample.content, &sample.watermark).unwrap();
     assert_eq!(log.handle().bounds(), (Zxid(1), Zxid(6)));
     drop(log);
+    // With nothing left in it, it is no new log either.
+    let mut content = sample.content.clone();
+    content[RECORDS_AT as usize..].fill(0);
+    let opened = sample.open_with(&content, &[]);
+    assert!(matches!(opened, Err(LogError::Corrupt { offset: RECORDS_AT, .. })), "{opened:?}");
+    let watermark = sample.folder.path().join("watermark");
+    fs::write(watermark, &sample.watermark).unwrap();
     fs::remove_file(&sample.segment).unwrap();
     let opened = try_open(sample.folder.path(), 16 * PAGE);
     assert!(matches!(opened, Err(LogError::MissingSegment { .. })), "{opened:?}");
@@ -440,6 +572,8 @@ fn a_damaged_first_record_of_the_last_segment_is_not_taken_for_an_unused_one() {
     }
     content[sample.offsets[2] as usize..].fill(0);
     assert_eq!(sample.open_with(&content, &[]).unwrap().last(), Zxid(1), "a torn first batch");
+    let opened = sample.open_with(&content, &sample.watermark);
+    assert!(matches!(opened, Err(LogError::Corrupt { offset: RECORDS_AT, .. })), "{opened:?}");
     Segment::create(sample.folder.path(), STORE, 3, 16 * PAGE).unwrap();
     let opened = sample.open_with(&content, &[]);
     assert!(matches!(opened, Err(LogError::Corrupt { offset: RECORDS_AT, .. })), "{opened:?}");

@@ -1,0 +1,248 @@
+//! Frames of clients: what is answered at once, what waits, and what becomes a transaction.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use zk_proto::proto::RequestHeader;
+use zk_proto::txn::{ErrorTxn, Txn};
+use zk_proto::{ErrorCode, OpCode, Reader, Record, Request, RequestError, Xid};
+
+use crate::client::{Client, Pending, Phase};
+use crate::exchange::Exchange;
+use crate::node::{Action, Flow, InFlight, Node, Served, Writer};
+use crate::stats::{Stats, Tally};
+use crate::{Now, propose};
+
+/// Requests of one connection that may wait for an answer before it is not read any more. A client
+/// that pipelines more is served as fast, just not buffered further.
+pub(crate) const PENDING_MAX: usize = 2048;
+
+/// Bytes of replies to one batch of frames; the frames behind wait for the next call, so that the
+/// shell can send in between.
+const REPLY_BYTES_MAX: usize = 1 << 20;
+
+/// A request as it came in, decoded before any lock is taken.
+struct Incoming {
+    xid: Xid,
+    op: OpCode,
+    request: Result<Request, RequestError>,
+}
+
+impl Incoming {
+    fn decode(frame: &Bytes) -> Option<Self> {
+        let mut reader = Reader::new(frame);
+        let RequestHeader { xid, op } = RequestHeader::parse(&mut reader).ok()?;
+        Some(Self { xid, op, request: Request::decode(op, &reader.take_rest()) })
+    }
+}
+
+/// Whether an operation goes through prep (or, as sync, keeps the order with those that do).
+fn is_write(op: OpCode) -> bool {
+    matches!(
+        op,
+        OpCode::CREATE
+            | OpCode::CREATE2
+            | OpCode::CREATE_CONTAINER
+            | OpCode::CREATE_TTL
+            | OpCode::DELETE
+            | OpCode::SET_DATA
+            | OpCode::SET_ACL
+            | OpCode::MULTI
+            | OpCode::RECONFIG
+            | OpCode::SYNC
+            | OpCode::CLOSE_SESSION
+    )
+}
+
+/// Whether an operation makes the log grow for good: what is refused while the disk is nearly full.
+/// Deletes and the end of sessions free more than they take.
+fn grows(op: OpCode) -> bool {
+    is_write(op) && !matches!(op, OpCode::DELETE | OpCode::SYNC | OpCode::CLOSE_SESSION)
+}
+
+impl Node {
+    /// Frames came in from a client, without their lengths. Takes them from the front as far as they
+    /// can be served now: with [`Flow::Continue`] and frames left, call again after sending what is in
+    /// the outbox.
+    pub fn on_frames(
+        &self,
+        client: &Arc<Client>,
+        frames: &mut VecDeque<Bytes>,
+        now: Now,
+        actions: &mut dyn FnMut(Action),
+    ) -> Served {
+        let flow = |flow| Served { flow, reads: 0 };
+        loop {
+            let mut state = client.state();
+            match state.phase {
+                Phase::Handshake => {
+                    drop(state);
+                    let Some(frame) = frames.pop_front() else { return flow(Flow::Continue) };
+                    if let Err(why) = self.connect(client, &frame, now, actions) {
+                        return flow(Flow::Close(why));
+                    }
+                }
+                Phase::Connecting => {
+                    state.waiting = true;
+                    return flow(Flow::Wait);
+                }
+                Phase::Closing => {
+                    frames.clear();
+                    return flow(Flow::Wait);
+                }
+                Phase::Open => {
+                    // Something is pending in either case, and whatever answers the last of it resumes.
+                    let crowded = self.is_crowded() && !state.pending.is_empty();
+                    if crowded || state.pending.len() >= PENDING_MAX {
+                        state.waiting = true;
+                        return flow(Flow::Wait);
+                    }
+                    drop(state);
+                    return self.serve(client, frames, now, actions);
+                }
+            }
+        }
+    }
+
+    fn serve(
+        &self,
+        client: &Arc<Client>,
+        frames: &mut VecDeque<Bytes>,
+        now: Now,
+        actions: &mut dyn FnMut(Action),
+    ) -> Served {
+        let mut requests = Vec::with_capacity(frames.len());
+        requests.extend(frames.iter().map_while(Incoming::decode));
+        let decoded = requests.len();
+
+        let writes = requests.iter().any(|request| is_write(request.op));
+        let mut writer = writes.then(|| self.writer());
+        let db = self.db();
+        let mut state = client.state();
+        if let Some(heard) = &state.heard {
+            heard.touch(now.mono_ms());
+        }
+        let mut tally = Tally::default();
+        let mut exchange =
+            Exchange { node: self, db: &db, client, state: &mut state, now, tally: &mut tally };
+        let mut served = Served { flow: Flow::Continue, reads: 0 };
+        let mut taken = 0;
+        for incoming in requests {
+            if exchange.state.phase != Phase::Open || exchange.tally.reply_bytes > REPLY_BYTES_MAX {
+                break;
+            }
+            taken += 1;
+            if let Err(why) =
+                self.serve_one(&mut exchange, incoming, writer.as_deref_mut(), &mut served, actions)
+            {
+                served.flow = Flow::Close(why);
+                break;
+            }
+        }
+        if taken == decoded && frames.len() > decoded && state.phase == Phase::Open {
+            served.flow = Flow::Close("a frame is too short for a request header");
+        }
+        state.info.received += taken as u64;
+        if state.phase == Phase::Open {
+            frames.drain(..taken);
+        } else {
+            frames.clear();
+        }
+        drop(state);
+        drop(db);
+        if let Some(writer) = &mut writer {
+            self.deliver_waiting(writer, now);
+            self.note_outstanding(writer);
+        }
+        drop(writer);
+        Stats::add(&self.stats.packets_received, taken as u64);
+        tally.flush(&self.stats);
+        served
+    }
+
+    /// # Errors
+    /// Why the connection is to be closed at once.
+    fn serve_one(
+        &self,
+        exchange: &mut Exchange<'_>,
+        incoming: Incoming,
+        writer: Option<&mut Writer>,
+        served: &mut Served,
+        actions: &mut dyn FnMut(Action),
+    ) -> Result<(), &'static str> {
+        let Incoming { xid, op, request } = incoming;
+        let now = exchange.now;
+        // Whoever a client is, it says so out of turn: this counts for what it sends afterwards.
+        let request = match request {
+            Ok(Request::Auth(packet)) => {
+                return exchange.authenticate(xid, &packet.scheme, packet.auth.as_deref());
+            }
+            Ok(Request::Sasl(request)) => {
+                return match request.token {
+                    Some(_) => {
+                        exchange.answer_sasl(xid);
+                        Ok(())
+                    }
+                    None => Err("a SASL request without a token"),
+                };
+            }
+            Err(RequestError::Body(_)) if matches!(op, OpCode::AUTH | OpCode::SASL) => {
+                return Err("an authentication request that cannot be decoded");
+            }
+            request => request,
+        };
+        if !exchange.is_authenticated_enough() {
+            exchange.refuse_unauthenticated(xid);
+            return Ok(());
+        }
+        let fail = |err| Pending::Fail { xid, op, err, close: false, since: now };
+        if grows(op) && !self.accepts_writes() {
+            exchange.enqueue(fail(ErrorCode::SYSTEM_ERROR));
+            return Ok(());
+        }
+        match (request, writer) {
+            (Ok(Request::Sync(request)), Some(writer)) => {
+                exchange.state.pending.push_back(Pending::Write { xid, op, since: now });
+                let origin = Arc::clone(exchange.client);
+                writer.in_flight.push_back(InFlight::Sync { path: request.path, origin });
+            }
+            (Ok(request), Some(writer)) if is_write(op) => {
+                exchange.state.pending.push_back(Pending::Write { xid, op, since: now });
+                if op == OpCode::CLOSE_SESSION {
+                    exchange.state.phase = Phase::Closing;
+                }
+                self.submit(writer, exchange, xid, request, actions);
+            }
+            // Nothing was prepared, but it has its place in the order, as upstream has it.
+            (Err(RequestError::Body(_)), Some(writer)) if is_write(op) && op != OpCode::SYNC => {
+                exchange.state.pending.push_back(Pending::Write { xid, op, since: now });
+                let session = exchange.state.session;
+                let header = propose::header(writer, session, xid, OpCode::ERROR, now);
+                let txn = Txn::Error(ErrorTxn { err: ErrorCode::MARSHALLING_ERROR });
+                self.propose(writer, header, txn, Some(exchange.client), actions);
+            }
+            (Ok(request), _) => {
+                if exchange.state.pending.is_empty() {
+                    exchange.answer(xid, &request, now);
+                    served.reads += 1;
+                } else {
+                    exchange.state.pending.push_back(Pending::Read {
+                        xid,
+                        request: Box::new(request),
+                        auth: Arc::clone(&exchange.state.auth),
+                        since: now,
+                    });
+                }
+            }
+            (Err(RequestError::Body(_)), _) => exchange.enqueue(fail(ErrorCode::MARSHALLING_ERROR)),
+            (Err(RequestError::UnknownOp(_)), _) => {
+                let err = ErrorCode::UNIMPLEMENTED;
+                // Whatever comes behind it is not looked at, and what came before is answered first.
+                exchange.state.phase = Phase::Closing;
+                exchange.enqueue(Pending::Fail { xid, op, err, close: true, since: now });
+            }
+        }
+        Ok(())
+    }
+}
