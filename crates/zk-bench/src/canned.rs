@@ -32,7 +32,7 @@ pub(crate) fn serve(options: &Canned) -> Result<Report, Failure> {
         loop {
             let (stream, _) = listener.accept().await.map_err(Failure::io("accept"))?;
             tokio::task::spawn_local(async move {
-                let _ = answer(stream, value_size).await; // the client's end of a connection is no event
+                answer(stream, value_size).await.ok(); // how a client ends is no matter
             });
         }
     })
@@ -108,8 +108,8 @@ struct Server(Child);
 
 impl Drop for Server {
     fn drop(&mut self) {
-        let _ = self.0.kill(); // it may be gone already
-        let _ = self.0.wait();
+        self.0.kill().ok(); // it may be gone already
+        self.0.wait().ok();
     }
 }
 
@@ -119,7 +119,9 @@ pub(crate) fn sockets(options: &Sockets, own: &[OsString]) -> Result<Report, Fai
         "getData" => Mix::reads(100),
         "setData" => Mix::reads(0),
         "create" => Mix::Create,
-        other => return Err(Failure::new(format!("no workload {other}: getData, setData or create"))),
+        other => {
+            return Err(Failure::new(format!("no workload {other}: getData, setData or create")));
+        }
     };
     let mut child = Command::new(&own[0])
         .args(&own[1..])

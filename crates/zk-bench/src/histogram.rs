@@ -104,11 +104,16 @@ mod tests {
         for v in 1..=100_000u64 {
             histogram.record(v);
         }
-        for (quantile, expected) in [(0.5, 50_000u64), (0.9, 90_000), (0.99, 99_000), (0.999, 99_900)] {
+        for (quantile, expected) in
+            [(0.5, 50_000u64), (0.9, 90_000), (0.99, 99_000), (0.999, 99_900)]
+        {
             let got = histogram.quantile(quantile);
             assert!(got.abs_diff(expected) as f64 <= expected as f64 * 0.01, "{quantile}: {got}");
         }
-        assert_eq!((histogram.max(), histogram.count(), histogram.quantile(1.0)), (100_000, 100_000, 100_000));
+        assert_eq!(
+            (histogram.max(), histogram.count(), histogram.quantile(1.0)),
+            (100_000, 100_000, 100_000)
+        );
         let mut twice = histogram.clone();
         twice.merge(&histogram);
         assert_eq!(twice.quantile(0.5), histogram.quantile(0.5));

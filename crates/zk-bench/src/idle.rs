@@ -37,7 +37,9 @@ impl Idler {
                     self.partial = 0;
                     // A reply in pieces was not kept; on loopback it does not come in pieces.
                     if whole && buffer[4..8] != Xid::PING.0.to_be_bytes() {
-                        return Err(Failure::new("an idle session got something else than a ping's reply"));
+                        return Err(Failure::new(
+                            "an idle session got something else than a ping's reply",
+                        ));
                     }
                     self.unanswered = self.unanswered.saturating_sub(1);
                 }
@@ -66,7 +68,12 @@ pub(crate) fn run(options: &Idle) -> Result<Report, Failure> {
         let last = (*sessions).min(first + BURST);
         let streams: Vec<_> = (first..last)
             .map(|number| {
-                let source = Ipv4Addr::new(127, 0, 0, 1 + u8::try_from(number % sources).expect("at most 200"));
+                let source = Ipv4Addr::new(
+                    127,
+                    0,
+                    0,
+                    1 + u8::try_from(number % sources).expect("at most 200"),
+                );
                 Session::start(server, source, timeout_ms)
             })
             .collect::<Result<_, _>>()?;
@@ -77,7 +84,11 @@ pub(crate) fn run(options: &Idle) -> Result<Report, Failure> {
         }
         if told.elapsed() > Duration::from_secs(5) {
             told = Instant::now();
-            eprintln!("  {} of {} sessions", grouped(idlers.len() as u64), grouped(u64::from(*sessions)));
+            eprintln!(
+                "  {} of {} sessions",
+                grouped(idlers.len() as u64),
+                grouped(u64::from(*sessions))
+            );
         }
         keeper.turn(&mut idlers)?;
     }
@@ -98,7 +109,8 @@ pub(crate) fn run(options: &Idle) -> Result<Report, Failure> {
     report.value("sessions", *sessions);
     report.value("connect_seconds", (connecting * 1000.0).round() / 1000.0);
     report.value("connects_per_second", rate.round());
-    report.value("negotiated_timeout_ms", idlers.first().map_or(0, |idler| idler.session.timeout_ms));
+    report
+        .value("negotiated_timeout_ms", idlers.first().map_or(0, |idler| idler.session.timeout_ms));
     report.value("pings", keeper.pings);
     report.line(format!(
         "idle, {} sessions held for {held:.0} s ({} pings)",

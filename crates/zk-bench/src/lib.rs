@@ -12,6 +12,12 @@
 //!   write to after its read.
 //! - Nothing is allocated per operation.
 
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "counts become ratios and back; a length from a server is cast only to be compared"
+)]
+
 mod canned;
 mod connect_time;
 mod histogram;
@@ -51,14 +57,16 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let cli = match options::Cli::try_parse_from(program.chain(args.iter().cloned())) {
         Ok(cli) => cli,
         Err(error) => {
-            let _ = error.print(); // nowhere left to complain
+            error.print().ok(); // nowhere left to complain
             return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
         }
     };
     let result = match &cli.command {
         options::Command::GetData(o) => load::run("getData", requests::Mix::reads(100), o),
         options::Command::SetData(o) => load::run("setData", requests::Mix::reads(0), o),
-        options::Command::Mixed(o) => load::run("mixed", requests::Mix::reads(o.read_percent), &o.load),
+        options::Command::Mixed(o) => {
+            load::run("mixed", requests::Mix::reads(o.read_percent), &o.load)
+        }
         options::Command::Create(o) => load::run("create", requests::Mix::Create, o),
         options::Command::Fill(o) => load::fill(o),
         options::Command::Idle(o) => idle::run(o),

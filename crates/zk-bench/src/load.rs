@@ -74,7 +74,11 @@ fn step(run: &Run, pipeline: &mut Pipeline, recorder: &mut Recorder) {
 }
 
 /// A single connection without an event loop: one system call less for each read.
-fn drive_blocking(run: &Run, connection: Connection, recorder: &mut Recorder) -> Result<(), Failure> {
+fn drive_blocking(
+    run: &Run,
+    connection: Connection,
+    recorder: &mut Recorder,
+) -> Result<(), Failure> {
     let Connection { mut stream, mut pipeline } = connection;
     stream.set_read_timeout(Some(PATIENCE)).map_err(Failure::io("socket"))?;
     loop {
@@ -95,19 +99,27 @@ fn drive_blocking(run: &Run, connection: Connection, recorder: &mut Recorder) ->
     }
 }
 
-async fn drive(run: &Run, connection: Connection, recorder: &RefCell<Recorder>) -> Result<(), Failure> {
+async fn drive(
+    run: &Run,
+    connection: Connection,
+    recorder: &RefCell<Recorder>,
+) -> Result<(), Failure> {
     let Connection { stream, mut pipeline } = connection;
     stream.set_nonblocking(true).map_err(Failure::io("socket"))?;
     let mut stream = tokio::net::TcpStream::from_std(stream).map_err(Failure::io("socket"))?;
     loop {
         step(run, &mut pipeline, &mut recorder.borrow_mut());
         if run.phase() != STOP && !pipeline.output().is_empty() {
-            stream.write_all(pipeline.output()).await.map_err(Failure::io("write to the server"))?;
+            stream
+                .write_all(pipeline.output())
+                .await
+                .map_err(Failure::io("write to the server"))?;
         }
         if pipeline.in_flight() == 0 {
             return Ok(());
         }
-        let count = stream.read(pipeline.space()).await.map_err(Failure::io("read from the server"))?;
+        let count =
+            stream.read(pipeline.space()).await.map_err(Failure::io("read from the server"))?;
         if count == 0 {
             return Err(Failure::new("the server closed a connection"));
         }
@@ -151,7 +163,7 @@ fn drive_event_loop(run: &Arc<Run>, connections: Vec<Connection>) -> Recorder {
         .collect();
     let all = async {
         for task in tasks {
-            let _ = task.await; // its failure is in `run`
+            task.await.ok(); // its failure is in `run`
         }
     };
     local.block_on(&runtime, async {
@@ -174,7 +186,10 @@ async fn watchdog(run: &Run) {
             last = (answered, Instant::now());
         }
         if last.1.elapsed() > PATIENCE {
-            run.fail(Failure::new(format!("the server answered nothing for {} s", PATIENCE.as_secs())));
+            run.fail(Failure::new(format!(
+                "the server answered nothing for {} s",
+                PATIENCE.as_secs()
+            )));
         }
         if run.failure().is_some() {
             return;
@@ -248,7 +263,10 @@ fn measure(
                 Err(mpsc::RecvTimeoutError::Timeout) if left > slice => {
                     progress(run.answered.load(Ordering::Relaxed));
                 }
-                Ok(()) | Err(mpsc::RecvTimeoutError::Timeout | mpsc::RecvTimeoutError::Disconnected) => return,
+                Ok(())
+                | Err(mpsc::RecvTimeoutError::Timeout | mpsc::RecvTimeoutError::Disconnected) => {
+                    return;
+                }
             }
         }
     };
@@ -269,7 +287,8 @@ fn measure(
     };
     let mut recorder = Recorder::new();
     for worker in workers {
-        let theirs = worker.join().map_err(|_| Failure::new("a thread of the load generator panicked"))?;
+        let theirs =
+            worker.join().map_err(|_| Failure::new("a thread of the load generator panicked"))?;
         recorder.latency.merge(&theirs.latency);
     }
     if let Some(failure) = run.failure() {
@@ -307,10 +326,13 @@ pub(crate) fn raise_file_limit(wanted: u64) -> Result<(), Failure> {
         return Ok(());
     }
     let maximum = limit.maximum.map(|maximum| maximum.max(wanted));
-    let raised = setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum: limit.maximum })
-        .or_else(|_| setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum }));
+    let raised =
+        setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum: limit.maximum })
+            .or_else(|_| setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum }));
     raised.map_err(|error| {
-        Failure::new(format!("{wanted} open files are needed and the limit cannot be raised: {error} (ulimit -n)"))
+        Failure::new(format!(
+            "{wanted} open files are needed and the limit cannot be raised: {error} (ulimit -n)"
+        ))
     })
 }
 
@@ -363,7 +385,13 @@ pub(crate) fn run(workload: &str, mix: Mix, options: &Load) -> Result<Report, Fa
     let requests = Arc::new(Requests::new(mix, *znodes, size, &create_root));
     let connections = connect_all(server, shape, |number| {
         let creates = Creates { next: 0, step: 1, dir: number, fanout: u32::MAX };
-        Pipeline::new(Arc::clone(&requests), shape.outstanding, u64::MAX, u64::from(number), creates)
+        Pipeline::new(
+            Arc::clone(&requests),
+            shape.outstanding,
+            u64::MAX,
+            u64::from(number),
+            creates,
+        )
     })?;
     let measured = measure(target, shape, connections, Some((*warmup, *seconds)), |_| ())?;
     let mut report = Report::default();
@@ -412,12 +440,18 @@ pub(crate) fn fill(options: &Fill) -> Result<Report, Failure> {
     }
     let server = resolve(&target.server)?;
     let mut session = Session::connect(server, TIMEOUT_MS)?;
-    let parents: Vec<String> =
-        root.match_indices('/').skip(1).map(|(at, _)| root[..at].to_owned()).chain([root.clone()]).collect();
+    let parents: Vec<String> = root
+        .match_indices('/')
+        .skip(1)
+        .map(|(at, _)| root[..at].to_owned())
+        .chain([root.clone()])
+        .collect();
     let there = &[ErrorCode::NODE_EXISTS];
-    session.send_all(u32::try_from(parents.len()).expect("a path is short"), there, |at, xid| {
-        requests::create_frame(xid, &parents[at as usize], None)
-    })?;
+    session.send_all(
+        u32::try_from(parents.len()).expect("a path is short"),
+        there,
+        |at, xid| requests::create_frame(xid, &parents[at as usize], None),
+    )?;
     session.send_all(znodes.div_ceil(*fanout), there, |dir, xid| {
         requests::create_frame(xid, &requests::create_dir(root, dir), None)
     })?;
@@ -438,7 +472,11 @@ pub(crate) fn fill(options: &Fill) -> Result<Report, Failure> {
         if seconds >= last.get() + 5 {
             last.set(seconds);
             let percent = answered * 100 / u64::from(*znodes);
-            eprintln!("  {} of {} znodes ({percent} %)", grouped(answered), grouped(u64::from(*znodes)));
+            eprintln!(
+                "  {} of {} znodes ({percent} %)",
+                grouped(answered),
+                grouped(u64::from(*znodes))
+            );
         }
     })?;
     let mut report = Report::default();

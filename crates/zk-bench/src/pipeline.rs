@@ -70,7 +70,13 @@ fn xid(number: u64) -> i32 {
 }
 
 impl Pipeline {
-    pub(crate) fn new(requests: Arc<Requests>, window: u32, limit: u64, seed: u64, creates: Creates) -> Self {
+    pub(crate) fn new(
+        requests: Arc<Requests>,
+        window: u32,
+        limit: u64,
+        seed: u64,
+        creates: Creates,
+    ) -> Self {
         let sent = Sent { at_ns: 0, index: 0, expect: Expect::Stat };
         let input = (requests.max_reply() * 2).max(256 * 1024);
         Self {
@@ -107,7 +113,8 @@ impl Pipeline {
                     self.random ^= self.random << 25;
                     self.random ^= self.random >> 27;
                     let random = self.random.wrapping_mul(0x2545_f491_4f6c_dd1d);
-                    let (index, expect) = self.requests.push(reads, xid(self.sent), random, &mut self.out);
+                    let (index, expect) =
+                        self.requests.push(reads, xid(self.sent), random, &mut self.out);
                     self.ring[self.sent as usize & mask] = Sent { at_ns: now_ns, index, expect };
                     self.sent += 1;
                 }
@@ -118,7 +125,8 @@ impl Pipeline {
                     self.creates.next += self.creates.step;
                     let dir = self.creates.dir + index / self.creates.fanout;
                     self.requests.push_create(dir, index, xid(self.sent), &mut self.out);
-                    self.ring[self.sent as usize & mask] = Sent { at_ns: now_ns, index, expect: Expect::Path };
+                    self.ring[self.sent as usize & mask] =
+                        Sent { at_ns: now_ns, index, expect: Expect::Path };
                     self.sent += 1;
                 }
             }
@@ -136,14 +144,23 @@ impl Pipeline {
     }
 
     /// `count` bytes were read at `now_ns`: checks every whole reply.
-    pub(crate) fn received(&mut self, count: usize, now_ns: u64, recorder: &mut Recorder) -> Result<(), Failure> {
+    pub(crate) fn received(
+        &mut self,
+        count: usize,
+        now_ns: u64,
+        recorder: &mut Recorder,
+    ) -> Result<(), Failure> {
         self.filled += count;
         let mut at = 0;
         while self.filled - at >= 4 {
             let length = int(&self.input, at);
-            let Some(length) = usize::try_from(length).ok().filter(|l| (HEADER..=self.requests.max_reply()).contains(l))
+            let Some(length) = usize::try_from(length)
+                .ok()
+                .filter(|l| (HEADER..=self.requests.max_reply()).contains(l))
             else {
-                return Err(Failure::new(format!("a reply of {length} bytes: the reply stream is broken")));
+                return Err(Failure::new(format!(
+                    "a reply of {length} bytes: the reply stream is broken"
+                )));
             };
             if self.filled - at - 4 < length {
                 break;
@@ -168,16 +185,29 @@ impl Pipeline {
 }
 
 #[inline]
-fn check(requests: &Requests, reply: &[u8], xid: i32, sent: Sent, last_zxid: &mut i64) -> Result<(), Failure> {
+fn check(
+    requests: &Requests,
+    reply: &[u8],
+    xid: i32,
+    sent: Sent,
+    last_zxid: &mut i64,
+) -> Result<(), Failure> {
     let (got_xid, zxid, err) = (int(reply, 0), long(reply, 4), int(reply, 12));
     if got_xid != xid {
         return Err(Failure::new(format!("the reply to xid {xid} has xid {got_xid}")));
     }
     if err != 0 {
-        return Err(Failure::new(format!("operation on znode {:08x}: {}", sent.index, zk_proto::ErrorCode(err))));
+        return Err(Failure::new(format!(
+            "operation on znode {:08x}: {}",
+            sent.index,
+            zk_proto::ErrorCode(err)
+        )));
     }
     if zxid < *last_zxid {
-        return Err(Failure::new(format!("the zxid went back from {:#x} to {zxid:#x}", *last_zxid)));
+        return Err(Failure::new(format!(
+            "the zxid went back from {:#x} to {zxid:#x}",
+            *last_zxid
+        )));
     }
     *last_zxid = zxid;
     let value_size = requests.value_size();
@@ -188,7 +218,9 @@ fn check(requests: &Requests, reply: &[u8], xid: i32, sent: Sent, last_zxid: &mu
                 && is_hex(&reply[HEADER + 4..HEADER + 12], sent.index)
         }
         // The stat's data length, then its number of children and pzxid.
-        Expect::Stat => reply.len() == HEADER + STAT && int(reply, HEADER + STAT - 16) as usize == value_size,
+        Expect::Stat => {
+            reply.len() == HEADER + STAT && int(reply, HEADER + STAT - 16) as usize == value_size
+        }
         Expect::Path => {
             let path = requests.create_path_len();
             reply.len() == HEADER + 4 + path
@@ -199,7 +231,10 @@ fn check(requests: &Requests, reply: &[u8], xid: i32, sent: Sent, last_zxid: &mu
     if good {
         Ok(())
     } else {
-        Err(Failure::new(format!("the reply about znode {:08x} is not about it ({:?})", sent.index, sent.expect)))
+        Err(Failure::new(format!(
+            "the reply about znode {:08x} is not about it ({:?})",
+            sent.index, sent.expect
+        )))
     }
 }
 
@@ -297,6 +332,11 @@ mod tests {
         let mut p = pipeline(Mix::reads(100), 1);
         p.produce(0);
         feed(&mut p, &reply(1, 1, 0, &body(index)), &mut Recorder::new()).unwrap();
-        assert!(feed(&mut p, &reply(2, 1, 0, &body(index)), &mut Recorder::new()).unwrap_err().0.contains("nothing"));
+        assert!(
+            feed(&mut p, &reply(2, 1, 0, &body(index)), &mut Recorder::new())
+                .unwrap_err()
+                .0
+                .contains("nothing")
+        );
     }
 }

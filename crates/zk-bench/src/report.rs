@@ -41,15 +41,25 @@ impl Report {
     pub(crate) fn cpu(&mut self, who: &str, cpu: CpuTime, ops: u64) {
         let each = |seconds: f64| (seconds * 1e6 / ops.max(1) as f64 * 1000.0).round() / 1000.0;
         let (total, user, system) = (each(cpu.total()), each(cpu.user), each(cpu.system));
-        self.value(&format!("{who}_cpu_us_per_op"), json!({"total": total, "user": user, "system": system}));
-        self.line(format!("  {who:<10} {total:.2} us CPU/op ({user:.2} user + {system:.2} system)"));
+        self.value(
+            &format!("{who}_cpu_us_per_op"),
+            json!({"total": total, "user": user, "system": system}),
+        );
+        self.line(format!(
+            "  {who:<10} {total:.2} us CPU/op ({user:.2} user + {system:.2} system)"
+        ));
     }
 
     pub(crate) fn memory(&mut self, memory: Memory) {
         self.value("server_rss_bytes", memory.rss);
         self.value("server_peak_rss_bytes", memory.peak);
         let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
-        self.line(format!("  {:<10} RSS {:.1} MiB, peak {:.1} MiB", "server", mib(memory.rss), mib(memory.peak)));
+        self.line(format!(
+            "  {:<10} RSS {:.1} MiB, peak {:.1} MiB",
+            "server",
+            mib(memory.rss),
+            mib(memory.peak)
+        ));
     }
 
     pub(crate) fn print(&self, json: bool) {
@@ -68,7 +78,7 @@ pub(crate) fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut out = String::new();
     for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at) % 3 == 0 {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
             out.push(',');
         }
         out.push(digit);

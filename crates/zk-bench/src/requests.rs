@@ -95,7 +95,11 @@ pub(crate) fn create_frame(xid: Xid, path: &str, data: Option<Vec<u8>>) -> Bytes
 }
 
 pub(crate) fn set_frame(xid: Xid, index: u32, value_size: usize) -> BytesMut {
-    let request = SetDataRequest { path: path(index), data: Some(value(index, value_size).into()), version: -1 };
+    let request = SetDataRequest {
+        path: path(index),
+        data: Some(value(index, value_size).into()),
+        version: -1,
+    };
     request_frame(xid, OpCode::SET_DATA, |out| request.encode(out))
 }
 
@@ -108,7 +112,9 @@ impl Requests {
     /// `create_root` is where creates go: `root/<dir>/<index>`.
     pub(crate) fn new(mix: Mix, znodes: u32, value_size: usize, create_root: &str) -> Self {
         let (reads, writes) = match mix {
-            Mix::ReadWrite { reads } => (if reads > 0 { znodes } else { 0 }, if reads < 100 { znodes } else { 0 }),
+            Mix::ReadWrite { reads } => {
+                (if reads > 0 { znodes } else { 0 }, if reads < 100 { znodes } else { 0 })
+            }
             Mix::Create => (0, 0),
         };
         let create_path = format!("{}/{:08x}", create_dir(create_root, 0), 0);
@@ -145,12 +151,19 @@ impl Requests {
 
     /// Appends the next request; returns the znode's number and what to expect. `random` decides which.
     #[inline]
-    pub(crate) fn push(&self, reads: u8, xid: i32, random: u64, out: &mut Vec<u8>) -> (u32, Expect) {
+    pub(crate) fn push(
+        &self,
+        reads: u8,
+        xid: i32,
+        random: u64,
+        out: &mut Vec<u8>,
+    ) -> (u32, Expect) {
         // The high half picks the znode (multiply-shift: no division), the low half the operation.
         let index = ((random >> 32) * u64::from(self.znodes)) >> 32;
         let index = u32::try_from(index).expect("below znodes");
         let read = reads == 100 || (random & 0xffff_ffff) * 100 < u64::from(reads) << 32;
-        let (frames, expect) = if read { (&self.get, Expect::Data) } else { (&self.set, Expect::Stat) };
+        let (frames, expect) =
+            if read { (&self.get, Expect::Data) } else { (&self.set, Expect::Stat) };
         let at = out.len();
         out.extend_from_slice(frames.get(index));
         out[at + 4..at + 8].copy_from_slice(&xid.to_be_bytes());
@@ -207,7 +220,9 @@ mod tests {
         let mut state = 1u64;
         let mut reads = 0;
         for xid in 1..=2000 {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
             let mut out = Vec::new();
             let (index, expect) = requests.push(50, xid, state.rotate_left(32) ^ state, &mut out);
             match expect {

@@ -20,7 +20,8 @@ pub(crate) struct Session {
 }
 
 pub(crate) fn resolve(server: &str) -> Result<SocketAddr, Failure> {
-    let addresses = server.to_socket_addrs().map_err(Failure::io(format!("cannot resolve {server}")))?;
+    let addresses =
+        server.to_socket_addrs().map_err(Failure::io(format!("cannot resolve {server}")))?;
     let mut addresses: Vec<SocketAddr> = addresses.collect();
     addresses.sort_by_key(SocketAddr::is_ipv6);
     addresses.first().copied().ok_or_else(|| Failure::new(format!("{server} has no address")))
@@ -65,7 +66,11 @@ impl Session {
 
     /// Opens a connection from a given loopback address and sends the connect request, without waiting
     /// for the answer.
-    pub(crate) fn start(server: SocketAddr, source: Ipv4Addr, timeout_ms: i32) -> Result<TcpStream, Failure> {
+    pub(crate) fn start(
+        server: SocketAddr,
+        source: Ipv4Addr,
+        timeout_ms: i32,
+    ) -> Result<TcpStream, Failure> {
         use rustix::net::{AddressFamily, SocketType, bind, connect, socket, sockopt};
         let open = || -> Result<TcpStream, rustix::io::Errno> {
             let family = if server.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
@@ -77,8 +82,9 @@ impl Session {
             connect(&socket, &server)?;
             Ok(TcpStream::from(socket))
         };
-        let mut stream =
-            open().map_err(|error| Failure::new(format!("cannot connect to {server} from {source}: {error}")))?;
+        let mut stream = open().map_err(|error| {
+            Failure::new(format!("cannot connect to {server} from {source}: {error}"))
+        })?;
         let prepare = |stream: &mut TcpStream| {
             stream.set_nodelay(true)?;
             stream.set_read_timeout(Some(PATIENCE))?;
@@ -151,7 +157,11 @@ impl Session {
                     err: ErrorCode(reply.get_i32()),
                 };
                 if header.xid.0 != xid(number) {
-                    return Err(Failure::new(format!("the reply to xid {} has xid {}", xid(number), header.xid.0)));
+                    return Err(Failure::new(format!(
+                        "the reply to xid {} has xid {}",
+                        xid(number),
+                        header.xid.0
+                    )));
                 }
                 if header.err != ErrorCode::OK && !allowed.contains(&header.err) {
                     return Err(Failure::new(format!("preparing the run: {}", header.err)));

@@ -60,7 +60,8 @@ impl Arguments {
 /// one-letter ones may be written together (`-sw`) or with their value (`-v3`, `-v=3`), a negative number is a
 /// value, and everything behind `--` is a word. Errors are in its words.
 pub(crate) fn parse(options: &[Opt], group: Group, line: &[String]) -> Result<Arguments, String> {
-    let mut parser = Parser { options, group, selected: None, open: None, out: Arguments::default() };
+    let mut parser =
+        Parser { options, group, selected: None, open: None, out: Arguments::default() };
     let mut only_words = false;
     for token in line {
         if only_words {
@@ -73,7 +74,8 @@ pub(crate) fn parse(options: &[Opt], group: Group, line: &[String]) -> Result<Ar
     }
     parser.close()?;
     if group == Group::Required && parser.selected.is_none() {
-        let all: Vec<String> = options.iter().map(|opt| format!("-{} {}", opt.name, opt.about)).collect();
+        let all: Vec<String> =
+            options.iter().map(|opt| format!("-{} {}", opt.name, opt.about)).collect();
         return Err(format!(
             "org.apache.commons.cli.MissingOptionException: Missing required option: [{}]",
             all.join(", ")
@@ -102,7 +104,9 @@ impl Parser<'_> {
 
     /// Whether a token can be an option's value.
     fn is_value(&self, token: &str) -> bool {
-        let Some(name) = token.strip_prefix('-').filter(|name| !name.is_empty()) else { return true };
+        let Some(name) = token.strip_prefix('-').filter(|name| !name.is_empty()) else {
+            return true;
+        };
         let name = name.split('=').next().unwrap_or_default();
         let first = name.get(..1).unwrap_or_default();
         let is_option = self.find(name).is_some() || self.find(first).is_some();
@@ -140,7 +144,8 @@ impl Parser<'_> {
             };
         }
         for (at, letter) in name.char_indices() {
-            let opt = self.find(letter.encode_utf8(&mut [0; 4])).ok_or_else(|| unrecognized(token))?;
+            let opt =
+                self.find(letter.encode_utf8(&mut [0; 4])).ok_or_else(|| unrecognized(token))?;
             self.open(opt)?;
             let rest = &name[at + letter.len_utf8()..];
             if self.open.is_some() && !rest.is_empty() {
@@ -214,8 +219,12 @@ pub(crate) fn words(line: &str) -> Vec<String> {
 mod tests {
     use super::*;
 
-    const OPTIONS: &[Opt] =
-        &[Opt::flag("s", "stat"), Opt::flag("w", "watch"), Opt::value("v", "version"), Opt::value("members", "m")];
+    const OPTIONS: &[Opt] = &[
+        Opt::flag("s", "stat"),
+        Opt::flag("w", "watch"),
+        Opt::value("v", "version"),
+        Opt::value("members", "m"),
+    ];
 
     fn line(text: &str) -> Vec<String> {
         words(text)
@@ -244,19 +253,32 @@ mod tests {
 
     #[test]
     fn mistakes_are_in_the_words_of_commons_cli() {
-        assert!(parsed("set -q /a").unwrap_err().ends_with("UnrecognizedOptionException: Unrecognized option: -q"));
+        assert!(
+            parsed("set -q /a")
+                .unwrap_err()
+                .ends_with("UnrecognizedOptionException: Unrecognized option: -q")
+        );
         assert!(parsed("set -sq /a").unwrap_err().ends_with("Unrecognized option: -sq"));
         assert!(parsed("set --stat /a").unwrap_err().ends_with("Unrecognized option: --stat"));
         assert!(parsed("set /a -v").unwrap_err().ends_with("Missing argument for option: v"));
         assert!(parsed("set -v -s /a").unwrap_err().ends_with("Missing argument for option: v"));
         let both = parse(OPTIONS, Group::Exclusive, &line("x -s -w /a")).unwrap_err();
-        assert!(both.ends_with("'w' was specified but an option from this group has already been selected: 's'"));
-        assert!(parse(OPTIONS, Group::Required, &line("x /a")).unwrap_err().contains("[-s stat, -w watch"));
+        assert!(both.ends_with(
+            "'w' was specified but an option from this group has already been selected: 's'"
+        ));
+        assert!(
+            parse(OPTIONS, Group::Required, &line("x /a"))
+                .unwrap_err()
+                .contains("[-s stat, -w watch")
+        );
     }
 
     #[test]
     fn quotes_hold_words_together() {
-        assert_eq!(words("  create /a 'b  \"c\"' \"\" x\"y z  "), ["create", "/a", "b  \"c\"", "", "x\"y", "z"]);
+        assert_eq!(
+            words("  create /a 'b  \"c\"' \"\" x\"y z  "),
+            ["create", "/a", "b  \"c\"", "", "x\"y", "z"]
+        );
         assert_eq!(words("set /a \"open end"), ["set", "/a", "open", "end"]);
         assert_eq!(words("   "), [""; 0]);
         assert_eq!(words("set /ä 'ü'"), ["set", "/ä", "ü"]);

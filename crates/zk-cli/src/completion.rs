@@ -20,14 +20,24 @@ pub(crate) struct Completion {
 impl Completer for Completion {
     type Candidate = Pair;
 
-    fn complete(&self, line: &str, pos: usize, _: &Context<'_>) -> rustyline::Result<(usize, Vec<Pair>)> {
+    fn complete(
+        &self,
+        line: &str,
+        pos: usize,
+        _: &Context<'_>,
+    ) -> rustyline::Result<(usize, Vec<Pair>)> {
         let typed = &line[..pos];
         let start = typed.rfind(char::is_whitespace).map_or(0, |at| at + 1);
         let word = &typed[start..];
         let candidates = if word.starts_with('/') {
             self.paths(word)
         } else if typed.trim() == word {
-            COMMANDS.iter().map(|spec| spec.name).filter(|name| name.starts_with(word)).map(str::to_owned).collect()
+            COMMANDS
+                .iter()
+                .map(|spec| spec.name)
+                .filter(|name| name.starts_with(word))
+                .map(str::to_owned)
+                .collect()
         } else {
             Vec::new()
         };
@@ -52,7 +62,9 @@ impl Completion {
         }
         let (parent, prefix) = (zk_proto::path::parent(word), zk_proto::path::name(word));
         let children = client.get_children(parent, false);
-        let answer = self.runtime.block_on(async { tokio::time::timeout(Duration::from_secs(2), children).await });
+        let answer = self
+            .runtime
+            .block_on(async { tokio::time::timeout(Duration::from_secs(2), children).await });
         let Ok(Ok(mut children)) = answer else { return Vec::new() };
         children.sort();
         children.retain(|child| child.starts_with(prefix));

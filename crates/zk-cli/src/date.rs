@@ -12,6 +12,7 @@ pub(crate) fn format(ms: i64) -> String {
     format_in(ms, ZONE.get_or_init(Zone::local))
 }
 
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "at most 11")]
 fn format_in(ms: i64, zone: &Zone) -> String {
     let seconds = ms.div_euclid(1000);
     let Offset { seconds: offset, name } = zone.at(seconds);
@@ -19,9 +20,15 @@ fn format_in(ms: i64, zone: &Zone) -> String {
     let (days, time) = (local.div_euclid(DAY), local.rem_euclid(DAY));
     let (year, month, day) = civil(days);
     let weekday = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"][days.rem_euclid(7) as usize];
-    let months = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    let months =
+        ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
     let month = months[(month - 1) as usize];
-    format!("{weekday} {month} {day:02} {:02}:{:02}:{:02} {name} {year}", time / 3600, time / 60 % 60, time % 60)
+    format!(
+        "{weekday} {month} {day:02} {:02}:{:02}:{:02} {name} {year}",
+        time / 3600,
+        time / 60 % 60,
+        time % 60
+    )
 }
 
 /// Year, month and day of a number of days since 1970 (the usual algorithm on eras of 400 years).
@@ -91,7 +98,9 @@ impl Zone {
         let name = std::env::var("TZ").ok().filter(|name| !name.is_empty());
         let zone = match name.as_deref().map(|name| name.trim_start_matches(':')) {
             None => fs::read("/etc/localtime").ok().and_then(|file| Self::parse(&file)),
-            Some(path) if path.starts_with('/') => fs::read(path).ok().and_then(|file| Self::parse(&file)),
+            Some(path) if path.starts_with('/') => {
+                fs::read(path).ok().and_then(|file| Self::parse(&file))
+            }
             Some(name) => fs::read(format!("/usr/share/zoneinfo/{name}"))
                 .ok()
                 .and_then(|file| Self::parse(&file))
@@ -144,7 +153,8 @@ impl Zone {
             .collect::<Option<Vec<_>>>()?;
         let footer = std::str::from_utf8(file.get(footer..)?).ok()?.trim_matches('\n');
         let last = changes.last().map_or(0, |(_, kind)| *kind);
-        let (standard, summer) = posix(footer).or_else(|| Some((offsets.get(last)?.clone(), None)))?;
+        let (standard, summer) =
+            posix(footer).or_else(|| Some((offsets.get(last)?.clone(), None)))?;
         Some(Self { changes, offsets, standard, summer })
     }
 
@@ -160,8 +170,11 @@ impl Zone {
         let start = moment(year, summer.start) - self.standard.seconds;
         let end = moment(year, summer.end) - summer.offset.seconds;
         // South of the equator summer spans the turn of the year.
-        let is_summer =
-            if start < end { (start..end).contains(&seconds) } else { !(end..start).contains(&seconds) };
+        let is_summer = if start < end {
+            (start..end).contains(&seconds)
+        } else {
+            !(end..start).contains(&seconds)
+        };
         if is_summer { &summer.offset } else { &self.standard }
     }
 }
@@ -192,7 +205,8 @@ fn posix(text: &str) -> Option<(Offset, Option<Summer>)> {
         return Some((standard, None));
     }
     let name = take_name(&mut rest)?;
-    let seconds = if rest.starts_with(',') { standard.seconds + 3600 } else { -take_time(&mut rest)? };
+    let seconds =
+        if rest.starts_with(',') { standard.seconds + 3600 } else { -take_time(&mut rest)? };
     let mut parts = rest.strip_prefix(',')?.split(',').map(|part| {
         let (rule, mut time) = part.split_once('/').unwrap_or((part, "2"));
         Some((rule_of(rule)?, take_time(&mut time)?))
@@ -227,7 +241,8 @@ fn rule_of(text: &str) -> Option<Rule> {
     if let Some(month) = text.strip_prefix('M') {
         let mut parts = month.split('.').map(|part| part.parse::<i64>().ok());
         let (month, week, weekday) = (parts.next()??, parts.next()??, parts.next()??);
-        return ((1..=12).contains(&month) && (1..=5).contains(&week)).then_some(Rule::Month(month, week, weekday));
+        return ((1..=12).contains(&month) && (1..=5).contains(&week))
+            .then_some(Rule::Month(month, week, weekday));
     }
     match text.strip_prefix('J') {
         Some(day) => day.parse().ok().map(Rule::Julian),

@@ -52,7 +52,8 @@ impl Options {
         };
         let mut args = args.into_iter();
         while let Some(arg) = args.next() {
-            let mut value = || args.next().ok_or_else(|| format!("Error: no argument found for option {arg}"));
+            let mut value =
+                || args.next().ok_or_else(|| format!("Error: no argument found for option {arg}"));
             // Apache's options have one dash; two are what hands type.
             match arg.strip_prefix("--").or_else(|| arg.strip_prefix('-')) {
                 None => {
@@ -73,7 +74,8 @@ impl Options {
                 Some("waitforconnection") => options.wait_for_connection = true,
                 Some("client-configuration") => {
                     let file = value()?;
-                    std::fs::metadata(&file).map_err(|error| format!("-client-configuration {file}: {error}"))?;
+                    std::fs::metadata(&file)
+                        .map_err(|error| format!("-client-configuration {file}: {error}"))?;
                 }
                 Some("json") => options.json = true,
                 Some("h" | "help") => return Ok(Parsed::Help),
@@ -81,7 +83,8 @@ impl Options {
             }
         }
         // Behind the command, too; data may look like it behind `--`.
-        let end = options.command.iter().position(|word| word == "--").unwrap_or(options.command.len());
+        let end =
+            options.command.iter().position(|word| word == "--").unwrap_or(options.command.len());
         if let Some(at) = options.command[..end].iter().position(|word| word == "--json") {
             options.command.remove(at);
             options.json = true;

@@ -19,12 +19,12 @@ pub(crate) struct Output {
 impl Output {
     /// A result line. A reader that went away is no error of ours.
     pub(crate) fn line(self, text: &str) {
-        let _ = writeln!(std::io::stdout().lock(), "{text}");
+        writeln!(std::io::stdout().lock(), "{text}").ok();
     }
 
     /// A notice.
     pub(crate) fn notice(self, text: &str) {
-        let _ = writeln!(std::io::stderr().lock(), "{text}");
+        writeln!(std::io::stderr().lock(), "{text}").ok();
     }
 
     /// A notice that only Apache's output has; JSON says the same in its results.
@@ -119,8 +119,13 @@ pub(crate) fn acl_json(acl: &[Acl]) -> Value {
 
 /// `cdrwa`, or what of it is there.
 pub(crate) fn perms(perms: Perms) -> String {
-    let letters =
-        [(Perms::CREATE, 'c'), (Perms::DELETE, 'd'), (Perms::READ, 'r'), (Perms::WRITE, 'w'), (Perms::ADMIN, 'a')];
+    let letters = [
+        (Perms::CREATE, 'c'),
+        (Perms::DELETE, 'd'),
+        (Perms::READ, 'r'),
+        (Perms::WRITE, 'w'),
+        (Perms::ADMIN, 'a'),
+    ];
     letters.iter().filter(|(perm, _)| perms.intersects(*perm)).map(|(_, letter)| letter).collect()
 }
 
@@ -136,8 +141,10 @@ pub(crate) fn hex_dump(data: &[u8]) -> String {
     );
     for (row, bytes) in data.chunks(16).enumerate() {
         let hex: String = bytes.iter().map(|byte| format!(" {byte:02x}")).collect();
-        let text: String =
-            bytes.iter().map(|byte| if (0x20..0x7f).contains(byte) { char::from(*byte) } else { '.' }).collect();
+        let text: String = bytes
+            .iter()
+            .map(|byte| if (0x20..0x7f).contains(byte) { char::from(*byte) } else { '.' })
+            .collect();
         out.push_str(&format!("\n|{:08x}|{hex:<48} |{text:<16}|", row * 16));
     }
     out.push_str("\n+--------+-------------------------------------------------+----------------+");
@@ -153,8 +160,14 @@ mod tests {
         let dump = hex_dump(b"hello, world of \x00\xff");
         let lines: Vec<&str> = dump.lines().collect();
         assert_eq!(lines.len(), 6);
-        assert_eq!(lines[3], "|00000000| 68 65 6c 6c 6f 2c 20 77 6f 72 6c 64 20 6f 66 20 |hello, world of |");
-        assert_eq!(lines[4], "|00000010| 00 ff                                           |..              |");
+        assert_eq!(
+            lines[3],
+            "|00000000| 68 65 6c 6c 6f 2c 20 77 6f 72 6c 64 20 6f 66 20 |hello, world of |"
+        );
+        assert_eq!(
+            lines[4],
+            "|00000010| 00 ff                                           |..              |"
+        );
         assert!(lines.iter().all(|line| line.len() == lines[3].len() || line.starts_with("     ")));
         assert_eq!(hex_dump(b""), "");
     }

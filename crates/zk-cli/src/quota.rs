@@ -39,7 +39,9 @@ impl Quota {
 impl fmt::Display for Quota {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "count={},bytes={}", self.get(COUNT), self.get(BYTES))?;
-        for (at, (key, value)) in self.0.iter().filter(|(key, _)| *key != COUNT && *key != BYTES).enumerate() {
+        for (at, (key, value)) in
+            self.0.iter().filter(|(key, _)| *key != COUNT && *key != BYTES).enumerate()
+        {
             write!(f, "{};{key}={value}", if at == 0 { "=" } else { "" })?;
         }
         Ok(())

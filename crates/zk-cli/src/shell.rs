@@ -28,13 +28,18 @@ type Print = Box<dyn FnMut(&WatchedEvent) + Send>;
 
 /// The task that prints a session's events, in order.
 struct Printer {
-    flush: mpsc::UnboundedSender<oneshot::Sender<()>>,
+    flush: mpsc::Sender<oneshot::Sender<()>>,
 }
 
 impl Printer {
-    fn start(runtime: &Runtime, client: &Client, enabled: Arc<AtomicBool>, print: Arc<Mutex<Print>>) -> Self {
+    fn start(
+        runtime: &Runtime,
+        client: &Client,
+        enabled: Arc<AtomicBool>,
+        print: Arc<Mutex<Print>>,
+    ) -> Self {
         let mut events = client.events();
-        let (flush, mut flushes) = mpsc::unbounded_channel::<oneshot::Sender<()>>();
+        let (flush, mut flushes) = mpsc::channel::<oneshot::Sender<()>>(1);
         runtime.spawn(async move {
             loop {
                 tokio::select! {
@@ -48,7 +53,7 @@ impl Printer {
                         None => return,
                     },
                     flush = flushes.recv() => match flush {
-                        Some(done) => { let _ = done.send(()); } // it may have given up
+                        Some(done) => { done.send(()).ok(); } // it may have given up
                         None => return,
                     },
                 }
@@ -60,8 +65,8 @@ impl Printer {
     /// Waits until the events received so far are printed.
     async fn flush(&self) {
         let (done, flushed) = oneshot::channel();
-        if self.flush.send(done).is_ok() {
-            let _ = flushed.await; // the task ended: nothing is left to print
+        if self.flush.send(done).await.is_ok() {
+            flushed.await.ok(); // the task ended: nothing is left to print
         }
     }
 }
@@ -91,13 +96,14 @@ struct Shell<'a> {
 pub(crate) fn run(options: &Options) -> ExitCode {
     let out = Output { json: options.json };
     // One thread keeps the session while the other waits for a line.
-    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            out.error(&CliError::failed(format!("cannot start: {error}")));
-            return ExitCode::from(FAILED);
-        }
-    };
+    let runtime =
+        match tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build() {
+            Ok(runtime) => runtime,
+            Err(error) => {
+                out.error(&CliError::failed(format!("cannot start: {error}")));
+                return ExitCode::from(FAILED);
+            }
+        };
     let exit = if options.command.is_empty() {
         interactive(options, &runtime, out)
     } else {
@@ -127,15 +133,16 @@ fn single(options: &Options, runtime: &Runtime, out: Output) -> u8 {
     if !options.json {
         out.line(&format!("Connecting to {}", options.server));
     }
-    let mut shell = match Shell::new(options, runtime, out, Box::new(move |event| out.event(event))) {
+    let mut shell = match Shell::new(options, runtime, out, Box::new(move |event| out.event(event)))
+    {
         Ok(shell) => shell,
         Err(error) => return fail(out, &CliError::usage(error.to_string())),
     };
     shell.print_watches.store(!options.json, Ordering::Relaxed);
-    if spec.needs_server() || options.wait_for_connection {
-        if let Err(error) = shell.connected() {
-            return fail(out, &error);
-        }
+    if (spec.needs_server() || options.wait_for_connection)
+        && let Err(error) = shell.connected()
+    {
+        return fail(out, &error);
     }
     shell.print_watches.store(true, Ordering::Relaxed);
     if let Err(error) = shell.run(spec, &arguments) {
@@ -172,10 +179,10 @@ fn interactive(options: &Options, runtime: &Runtime, out: Output) -> u8 {
         Ok(shell) => shell,
         Err(error) => return fail(out, &CliError::usage(error.to_string())),
     };
-    if options.wait_for_connection {
-        if let Err(error) = shell.connected() {
-            return fail(out, &error);
-        }
+    if options.wait_for_connection
+        && let Err(error) = shell.connected()
+    {
+        return fail(out, &error);
     }
     if !options.json {
         out.line("Welcome to ZooKeeper!");
@@ -237,26 +244,30 @@ impl<'a> Shell<'a> {
         let limit = if self.options.wait_for_connection { timeout } else { timeout.min(PATIENCE) };
         if let Err(error) = self.runtime.block_on(self.context.client.wait_connected(limit)) {
             self.print_watches.store(false, Ordering::Relaxed); // the error says it all
-            return Err(CliError::not_connected(format!("KeeperErrorCode = ConnectionLoss: {error}")));
+            return Err(CliError::not_connected(format!(
+                "KeeperErrorCode = ConnectionLoss: {error}"
+            )));
         }
         self.runtime.block_on(self.printer.flush());
         Ok(())
     }
 
     fn edit(&mut self, mut editor: Editor<Completion, FileHistory>) {
-        let completion = Completion { runtime: self.runtime.handle().clone(), client: Arc::clone(&self.shared) };
+        let completion =
+            Completion { runtime: self.runtime.handle().clone(), client: Arc::clone(&self.shared) };
         editor.set_helper(Some(completion));
         let file = history_file();
         if let Some(file) = &file {
-            let _ = editor.load_history(file); // the first time there is none
+            editor.load_history(file).ok(); // the first time there is none
         }
         loop {
-            let prompt = format!("[zk: {}({}) {}] ", self.host, self.context.client.state(), self.count);
+            let prompt =
+                format!("[zk: {}({}) {}] ", self.host, self.context.client.state(), self.count);
             match editor.readline(&prompt) {
                 Ok(line) => {
-                    let _ = editor.add_history_entry(&line); // comfort only
+                    editor.add_history_entry(&line).ok(); // comfort only
                     if let Some(file) = &file {
-                        let _ = editor.append_history(file);
+                        editor.append_history(file).ok();
                     }
                     if self.line(&line) == Next::Quit {
                         return;
@@ -298,7 +309,9 @@ impl<'a> Shell<'a> {
 
     fn execute(&mut self, line: &[String]) -> Result<Next, CliError> {
         let out = self.context.out;
-        let Some(spec) = commands::find(&line[0]) else { return Err(commands::unknown(&line[0], out)) };
+        let Some(spec) = commands::find(&line[0]) else {
+            return Err(commands::unknown(&line[0], out));
+        };
         let arguments = spec.parse(line, out)?;
         self.run(spec, &arguments)
     }
@@ -315,8 +328,9 @@ impl<'a> Shell<'a> {
                 if self.context.client.state().is_alive() {
                     self.close();
                 }
-                let (client, printer) = open(self.options, self.runtime, &host, &self.print_watches, &self.print)
-                    .map_err(|error| CliError::usage(error.to_string()))?;
+                let (client, printer) =
+                    open(self.options, self.runtime, &host, &self.print_watches, &self.print)
+                        .map_err(|error| CliError::usage(error.to_string()))?;
                 (self.host, self.printer) = (host, printer);
                 self.shared.lock().expect("nobody panics with it").clone_from(&client);
                 self.context.client = client;
@@ -369,7 +383,9 @@ impl<'a> Shell<'a> {
 
     fn redo(&mut self, number: Option<&str>) -> Result<Next, CliError> {
         let Some(number) = number else { return Ok(Next::Continue) };
-        let at: i64 = number.parse().map_err(|_| CliError::usage(format!("{number} is not a command's number")))?;
+        let at: i64 = number
+            .parse()
+            .map_err(|_| CliError::usage(format!("{number} is not a command's number")))?;
         let line = self.history.get(&at).filter(|_| (0..self.count).contains(&at)).cloned();
         let line = line.ok_or_else(|| CliError::usage("Command index out of range"))?;
         let words = words(&line);

@@ -9,17 +9,20 @@ use zk_proto::create_mode::CreateMode;
 use zk_proto::data::{ClientInfo, Stat};
 use zk_proto::multi::{MultiOp, MultiReadOp, MultiRequest, MultiResponse, MultiResult};
 use zk_proto::proto::{
-    AddWatchRequest, CheckWatchesRequest, Create2Response, CreateRequest, CreateResponse, CreateTtlRequest,
-    DeleteRequest, ErrorResponse, ExistsRequest, ExistsResponse, GetAclRequest, GetAclResponse,
-    GetAllChildrenNumberRequest, GetAllChildrenNumberResponse, GetChildren2Request, GetChildren2Response,
-    GetChildrenRequest, GetChildrenResponse, GetDataRequest, GetDataResponse, GetEphemeralsRequest,
-    GetEphemeralsResponse, ReconfigRequest, RemoveWatchesRequest, SetAclRequest, SetAclResponse, SetDataRequest,
-    SetDataResponse, SyncRequest, SyncResponse, WhoAmIResponse,
+    AddWatchRequest, CheckWatchesRequest, Create2Response, CreateRequest, CreateResponse,
+    CreateTtlRequest, DeleteRequest, ErrorResponse, ExistsRequest, ExistsResponse, GetAclRequest,
+    GetAclResponse, GetAllChildrenNumberRequest, GetAllChildrenNumberResponse, GetChildren2Request,
+    GetChildren2Response, GetChildrenRequest, GetChildrenResponse, GetDataRequest, GetDataResponse,
+    GetEphemeralsRequest, GetEphemeralsResponse, ReconfigRequest, RemoveWatchesRequest,
+    SetAclRequest, SetAclResponse, SetDataRequest, SetDataResponse, SyncRequest, SyncResponse,
+    WhoAmIResponse,
 };
 use zk_proto::watch::{AddWatchMode, WatcherType};
 use zk_proto::{Buffer, ErrorCode, OpCode, Record, SessionId};
 
-use crate::connection::{Command, Connection, Inner, Outgoing, Reply, Session, Shared, any_host, frame};
+use crate::connection::{
+    Command, Connection, Inner, Outgoing, Reply, Session, Shared, any_host, frame,
+};
 use crate::watches::{Kind, WatchChange};
 use crate::{ConnectError, ConnectString, ConnectStringError, State, WatchedEvent, ZkError};
 
@@ -58,7 +61,11 @@ impl Client {
     ///
     /// # Errors
     /// The connect string is none, or no server gave a session in time.
-    pub async fn connect(hosts: &str, timeout: Duration, can_be_read_only: bool) -> Result<Self, ConnectError> {
+    pub async fn connect(
+        hosts: &str,
+        timeout: Duration,
+        can_be_read_only: bool,
+    ) -> Result<Self, ConnectError> {
         let client = Self::open(hosts, Options { timeout, can_be_read_only, session: None })?;
         client.wait_connected(timeout).await?;
         Ok(client)
@@ -70,6 +77,10 @@ impl Client {
     /// The connect string is none.
     pub fn open(hosts: &str, options: Options) -> Result<Self, ConnectStringError> {
         let ConnectString { hosts: servers, chroot } = ConnectString::parse(hosts)?;
+        #[allow(
+            clippy::disallowed_methods,
+            reason = "a call sends at once and cannot wait: what is in flight is what its caller has not awaited"
+        )]
         let (commands, receiver) = mpsc::unbounded_channel();
         let mut session = Session::none(options.timeout);
         let attached = options.session.is_some();
@@ -102,7 +113,8 @@ impl Client {
     /// There is none within `limit`, or there can be none any more.
     pub async fn wait_connected(&self, limit: Duration) -> Result<(), ConnectError> {
         let mut state = self.shared.state.subscribe();
-        let reached = tokio::time::timeout(limit, state.wait_for(|state| *state != State::Connecting)).await;
+        let reached =
+            tokio::time::timeout(limit, state.wait_for(|state| *state != State::Connecting)).await;
         let state = reached.ok().and_then(Result::ok).map(|state| *state);
         match state {
             Some(state) if state.is_connected() => Ok(()),
@@ -130,6 +142,10 @@ impl Client {
     /// All events from now on: of watches, and of the session. Unbounded, so read it or drop it.
     #[must_use]
     pub fn events(&self) -> mpsc::UnboundedReceiver<WatchedEvent> {
+        #[allow(
+            clippy::disallowed_methods,
+            reason = "an event must not be lost, and a slow subscriber must not hold up replies"
+        )]
         let (sender, receiver) = mpsc::unbounded_channel();
         self.shared.subscribers.lock().expect("nobody panics with it").push(sender);
         receiver
@@ -164,7 +180,7 @@ impl Client {
     pub async fn close(&self) {
         let (done, closed) = oneshot::channel();
         if self.commands.send(Command::Close(done)).is_ok() {
-            let _ = closed.await; // an error means that it is closed already
+            closed.await.ok(); // an error means that it is closed already
         }
     }
 
@@ -229,7 +245,8 @@ impl Client {
         acl: &[Acl],
         mode: CreateMode,
     ) -> impl Future<Output = Result<String, ZkError>> + Send + use<> {
-        let op = if mode == CreateMode::Container { OpCode::CREATE_CONTAINER } else { OpCode::CREATE };
+        let op =
+            if mode == CreateMode::Container { OpCode::CREATE_CONTAINER } else { OpCode::CREATE };
         let client = self.clone();
         let request = self.create_request(path, data, acl, mode);
         self.call(op, Some(path), &request, None, move |body| {
@@ -253,7 +270,8 @@ impl Client {
         acl: &[Acl],
         mode: CreateMode,
     ) -> impl Future<Output = Result<(String, Stat), ZkError>> + Send + use<> {
-        let op = if mode == CreateMode::Container { OpCode::CREATE_CONTAINER } else { OpCode::CREATE2 };
+        let op =
+            if mode == CreateMode::Container { OpCode::CREATE_CONTAINER } else { OpCode::CREATE2 };
         let request = self.create_request(path, data, acl, mode);
         self.created(op, path, &request)
     }
@@ -270,12 +288,19 @@ impl Client {
         mode: CreateMode,
         ttl: i64,
     ) -> impl Future<Output = Result<(String, Stat), ZkError>> + Send + use<> {
-        let CreateRequest { path: server_path, data, acl, flags } = self.create_request(path, data, acl, mode);
+        let CreateRequest { path: server_path, data, acl, flags } =
+            self.create_request(path, data, acl, mode);
         let request = CreateTtlRequest { path: server_path, data, acl, flags, ttl };
         self.created(OpCode::CREATE_TTL, path, &request)
     }
 
-    fn create_request(&self, path: &str, data: Option<&[u8]>, acl: &[Acl], mode: CreateMode) -> CreateRequest {
+    fn create_request(
+        &self,
+        path: &str,
+        data: Option<&[u8]>,
+        acl: &[Acl],
+        mode: CreateMode,
+    ) -> CreateRequest {
         CreateRequest {
             path: self.server_path(path),
             data: data.map(Bytes::copy_from_slice),
@@ -301,7 +326,11 @@ impl Client {
     ///
     /// # Errors
     /// [`ZkError`].
-    pub fn delete(&self, path: &str, version: i32) -> impl Future<Output = Result<(), ZkError>> + Send + use<> {
+    pub fn delete(
+        &self,
+        path: &str,
+        version: i32,
+    ) -> impl Future<Output = Result<(), ZkError>> + Send + use<> {
         let request = DeleteRequest { path: self.server_path(path), version };
         self.call(OpCode::DELETE, Some(path), &request, None, |_| Ok(()))
     }
@@ -347,7 +376,10 @@ impl Client {
     ///
     /// # Errors
     /// [`ZkError`].
-    pub fn get_config(&self, watch: bool) -> impl Future<Output = Result<(Buffer, Stat), ZkError>> + Send + use<> {
+    pub fn get_config(
+        &self,
+        watch: bool,
+    ) -> impl Future<Output = Result<(Buffer, Stat), ZkError>> + Send + use<> {
         self.get_data_at(CONFIG_NODE.to_owned(), CONFIG_NODE, watch)
     }
 
@@ -385,7 +417,10 @@ impl Client {
     ///
     /// # Errors
     /// [`ZkError`].
-    pub fn get_acl(&self, path: &str) -> impl Future<Output = Result<(Vec<Acl>, Stat), ZkError>> + Send + use<> {
+    pub fn get_acl(
+        &self,
+        path: &str,
+    ) -> impl Future<Output = Result<(Vec<Acl>, Stat), ZkError>> + Send + use<> {
         let request = GetAclRequest { path: self.server_path(path) };
         self.call(OpCode::GET_ACL, Some(path), &request, None, |body| {
             GetAclResponse::decode(&body).map(|response| (response.acl, response.stat))
@@ -448,7 +483,9 @@ impl Client {
     /// [`ZkError`].
     pub fn sync(&self, path: &str) -> impl Future<Output = Result<(), ZkError>> + Send + use<> {
         let request = SyncRequest { path: Some(self.server_path(path)) };
-        self.call(OpCode::SYNC, Some(path), &request, None, |body| SyncResponse::decode(&body).map(|_| ()))
+        self.call(OpCode::SYNC, Some(path), &request, None, |body| {
+            SyncResponse::decode(&body).map(|_| ())
+        })
     }
 
     /// multi: all or nothing. One result for each operation; if one failed they are all
@@ -547,8 +584,10 @@ impl Client {
         path: &str,
         watcher_type: WatcherType,
     ) -> impl Future<Output = Result<(), ZkError>> + Send + use<> {
-        let request =
-            CheckWatchesRequest { path: self.server_path(path), watcher_type: watcher_code(watcher_type) };
+        let request = CheckWatchesRequest {
+            path: self.server_path(path),
+            watcher_type: watcher_code(watcher_type),
+        };
         self.call(OpCode::CHECK_WATCHES, Some(path), &request, None, |_| Ok(()))
     }
 
@@ -564,7 +603,8 @@ impl Client {
     ) -> impl Future<Output = Result<(), ZkError>> + Send + use<> {
         let server_path = self.server_path(path);
         let change = WatchChange::Remove { path: server_path.clone(), watcher_type, local };
-        let request = RemoveWatchesRequest { path: server_path, watcher_type: watcher_code(watcher_type) };
+        let request =
+            RemoveWatchesRequest { path: server_path, watcher_type: watcher_code(watcher_type) };
         self.call(OpCode::REMOVE_WATCHES, Some(path), &request, Some(change), |_| Ok(()))
     }
 
@@ -593,7 +633,10 @@ impl Client {
     ///
     /// # Errors
     /// [`ZkError`].
-    pub fn get_ephemerals(&self, prefix: &str) -> impl Future<Output = Result<Vec<String>, ZkError>> + Send + use<> {
+    pub fn get_ephemerals(
+        &self,
+        prefix: &str,
+    ) -> impl Future<Output = Result<Vec<String>, ZkError>> + Send + use<> {
         let request = GetEphemeralsRequest { prefix_path: Some(prefix.to_owned()) };
         self.call(OpCode::GET_EPHEMERALS, None, &request, None, |body| {
             GetEphemeralsResponse::decode(&body).map(|response| response.ephemerals)
@@ -618,7 +661,9 @@ impl Client {
     ///
     /// # Errors
     /// [`ZkError`].
-    pub fn who_am_i(&self) -> impl Future<Output = Result<Vec<ClientInfo>, ZkError>> + Send + use<> {
+    pub fn who_am_i(
+        &self,
+    ) -> impl Future<Output = Result<Vec<ClientInfo>, ZkError>> + Send + use<> {
         let pending = self.submit(OpCode::WHO_AM_I, None, |_| (), None);
         async move {
             let reply = pending.reply().await?;
@@ -641,7 +686,8 @@ impl Client {
         let (done, reply) = oneshot::channel();
         let auth = auth.map(Bytes::copy_from_slice);
         drop(self.commands.send(Command::Auth { scheme: scheme.to_owned(), auth, done }));
-        let pending = Pending { reply, op: OpCode::AUTH, path: None, shared: Arc::clone(&self.shared) };
+        let pending =
+            Pending { reply, op: OpCode::AUTH, path: None, shared: Arc::clone(&self.shared) };
         async move { pending_ok(pending.reply().await?).map(|_| ()) }
     }
 }

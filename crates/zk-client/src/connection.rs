@@ -66,7 +66,12 @@ pub(crate) struct Session {
 
 impl Session {
     pub(crate) fn none(timeout: Duration) -> Self {
-        Self { id: SessionId(0), password: Bytes::from_static(&[0; PASSWORD_LEN]), timeout, server: None }
+        Self {
+            id: SessionId(0),
+            password: Bytes::from_static(&[0; PASSWORD_LEN]),
+            timeout,
+            server: None,
+        }
     }
 }
 
@@ -213,7 +218,7 @@ impl Connection {
             self.fail_waiting(code);
         }
         if let Some(done) = self.inner.closing.take() {
-            let _ = done.send(()); // nobody has to wait for it
+            done.send(()).ok(); // nobody has to wait for it
         }
     }
 
@@ -231,7 +236,9 @@ impl Connection {
         }
         for command in std::mem::take(&mut self.inner.waiting) {
             match command {
-                Command::Request(Outgoing { watch, done, .. }) => self.finish(watch, done, err, Bytes::new()),
+                Command::Request(Outgoing { watch, done, .. }) => {
+                    self.finish(watch, done, err, Bytes::new())
+                }
                 // It is sent with the next connection; what is lost is only the answer.
                 Command::Auth { scheme, auth, done } => {
                     self.inner.auths.push((scheme, auth));
@@ -243,14 +250,25 @@ impl Connection {
     }
 
     /// Completes a request and does what its answer means for watches.
-    fn finish(&mut self, watch: Option<WatchChange>, done: oneshot::Sender<Reply>, err: ErrorCode, body: Bytes) {
+    fn finish(
+        &mut self,
+        watch: Option<WatchChange>,
+        done: oneshot::Sender<Reply>,
+        err: ErrorCode,
+        body: Bytes,
+    ) {
         let mut err = err;
         if let Some(change) = watch {
             let (changed, events) = self.inner.watches.apply(change, err);
             err = changed;
             for (kind, path) in events {
                 let path = Some(self.client_path(path));
-                self.shared.emit(&WatchedEvent { kind, state: self.keeper_state(), path, zxid: -1 });
+                self.shared.emit(&WatchedEvent {
+                    kind,
+                    state: self.keeper_state(),
+                    path,
+                    zxid: -1,
+                });
             }
         }
         complete(done, Reply { err, body });
@@ -335,7 +353,9 @@ impl Connection {
         let (stream, response) = match attempted {
             Err(_) => return Err(io::Error::new(io::ErrorKind::TimedOut, "no answer in time")),
             Ok(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                return Err(io::Error::other("the server closed the connection instead of giving a session"));
+                return Err(io::Error::other(
+                    "the server closed the connection instead of giving a session",
+                ));
             }
             Ok(result) => result?,
         };
@@ -487,7 +507,8 @@ impl Connection {
     fn received(&mut self, input: &mut BytesMut, link: &mut Link) -> Option<End> {
         while input.len() >= 4 {
             let length = i32::from_be_bytes([input[0], input[1], input[2], input[3]]);
-            let Some(length) = usize::try_from(length).ok().filter(|length| *length <= MAX_FRAME) else {
+            let Some(length) = usize::try_from(length).ok().filter(|length| *length <= MAX_FRAME)
+            else {
                 return Some(End::Lost);
             };
             if input.len() < 4 + length {
@@ -579,10 +600,9 @@ async fn find_read_write(hosts: Vec<String>, current: usize) -> usize {
     loop {
         sleep(wait).await;
         host = (host + 1) % hosts.len();
-        if let Ok(answer) = four_letter_word(&hosts[host], "isro", Duration::from_secs(1)).await {
-            if answer.trim() == "rw" {
-                return host;
-            }
+        let answer = four_letter_word(&hosts[host], "isro", Duration::from_secs(1)).await;
+        if answer.is_ok_and(|answer| answer.trim() == "rw") {
+            return host;
         }
         wait = (wait * 2).min(Duration::from_secs(60));
     }

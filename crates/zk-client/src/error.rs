@@ -56,11 +56,16 @@ pub fn code_message(code: ErrorCode) -> String {
         ErrorCode::EPHEMERAL_ON_LOCAL_SESSION => "Ephemeral node on local session",
         ErrorCode::NO_WATCHER => "No such watcher",
         ErrorCode::RECONFIG_DISABLED => "Reconfig is disabled",
-        ErrorCode::SESSION_CLOSED_REQUIRE_SASL_AUTH => "Session closed because client failed to authenticate",
+        ErrorCode::SESSION_CLOSED_REQUIRE_SASL_AUTH => {
+            "Session closed because client failed to authenticate"
+        }
         ErrorCode::QUOTA_EXCEEDED => "Quota has exceeded",
         ErrorCode::THROTTLED_OP => "Op throttled due to high load",
         ErrorCode(other) => {
-            return format!("Unknown error {}", code.name().map_or_else(|| other.to_string(), str::to_owned));
+            return format!(
+                "Unknown error {}",
+                code.name().map_or_else(|| other.to_string(), str::to_owned)
+            );
         }
     };
     text.to_owned()

@@ -85,7 +85,11 @@ pub struct WatchedEvent {
 impl fmt::Display for WatchedEvent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let path = self.path.as_deref().unwrap_or("null");
-        write!(f, "WatchedEvent state:{} type:{} path:{path} zxid: {}", self.state, self.kind, self.zxid)
+        write!(
+            f,
+            "WatchedEvent state:{} type:{} path:{path} zxid: {}",
+            self.state, self.kind, self.zxid
+        )
     }
 }
 

@@ -16,7 +16,7 @@ pub async fn four_letter_word(address: &str, word: &str, timeout: Duration) -> i
         stream.read_to_end(&mut answer).await?;
         Ok(String::from_utf8_lossy(&answer).into_owned())
     };
-    tokio::time::timeout(timeout, ask)
-        .await
-        .unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, format!("{address} did not answer {word}"))))
+    tokio::time::timeout(timeout, ask).await.unwrap_or_else(|_| {
+        Err(io::Error::new(io::ErrorKind::TimedOut, format!("{address} did not answer {word}")))
+    })
 }

@@ -18,7 +18,11 @@ pub struct ConnectStringError {
 
 impl fmt::Display for ConnectStringError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?} is not a connect string (host:port[,host:port...][/chroot]): {}", self.text, self.why)
+        write!(
+            f,
+            "{:?} is not a connect string (host:port[,host:port...][/chroot]): {}",
+            self.text, self.why
+        )
     }
 }
 
@@ -64,7 +68,9 @@ fn with_port(server: &str) -> Result<String, &'static str> {
         None => Ok(format!("{server}:{DEFAULT_PORT}")),
         Some(0) => Err("a host is missing"),
         Some(at) => {
-            let port = server[at..].strip_prefix(':').ok_or("something else than a port follows the address")?;
+            let port = server[at..]
+                .strip_prefix(':')
+                .ok_or("something else than a port follows the address")?;
             port.parse::<u16>().map_err(|_| "a port is not a number up to 65535")?;
             Ok(server.to_owned())
         }
@@ -77,7 +83,8 @@ mod tests {
 
     #[test]
     fn hosts_ports_and_chroot() {
-        let parsed = |text| ConnectString::parse(text).map(|c| (c.hosts.join(" "), c.chroot)).unwrap();
+        let parsed =
+            |text| ConnectString::parse(text).map(|c| (c.hosts.join(" "), c.chroot)).unwrap();
         let is = |hosts: &str, chroot: &str| (hosts.to_owned(), chroot.to_owned());
         assert_eq!(parsed("localhost"), is("localhost:2181", ""));
         assert_eq!(parsed("a:1,b , c:3/x/y"), is("a:1 b:2181 c:3", "/x/y"));

@@ -113,7 +113,8 @@ fn string(text: &str) -> Vec<u8> {
 const LONG: Duration = Duration::from_secs(30);
 
 async fn pair(server: &Server, chroot: &str) -> (Client, Peer) {
-    let client = Client::open(&format!("{}{chroot}", server.address()), Options::default()).unwrap();
+    let client =
+        Client::open(&format!("{}{chroot}", server.address()), Options::default()).unwrap();
     let peer = server.accept(30_000).await;
     client.wait_connected(LONG).await.unwrap();
     (client, peer)
@@ -137,7 +138,10 @@ async fn calls_are_pipelined_and_the_chroot_is_invisible() {
     peer.reply(third, 5, ErrorCode::NO_NODE, &[]).await;
     assert_eq!(create.await.unwrap(), "/a");
     let error = children.await.unwrap_err();
-    assert_eq!((error.code, error.to_string().as_str()), (ErrorCode::NO_NODE, "KeeperErrorCode = NoNode for /"));
+    assert_eq!(
+        (error.code, error.to_string().as_str()),
+        (ErrorCode::NO_NODE, "KeeperErrorCode = NoNode for /")
+    );
     assert_eq!(missing.await.unwrap(), None);
 }
 
@@ -171,7 +175,10 @@ async fn a_reconnect_restores_session_auth_and_watches() {
     let (_, op, body) = peer.request().await;
     assert_eq!(op, OpCode::AUTH);
     let packet = AuthPacket::decode(&body).unwrap();
-    assert_eq!((packet.scheme.as_str(), packet.auth.as_deref()), ("digest", Some(&b"me:secret"[..])));
+    assert_eq!(
+        (packet.scheme.as_str(), packet.auth.as_deref()),
+        ("digest", Some(&b"me:secret"[..]))
+    );
     let (xid, op, body) = peer.request().await;
     assert_eq!((xid, op), (Xid::SET_WATCHES, OpCode::SET_WATCHES2));
     let again = SetWatches2::decode(&body).unwrap();
@@ -184,7 +191,10 @@ async fn a_reconnect_restores_session_auth_and_watches() {
     assert_eq!(events.recv().await.unwrap().state, KeeperState::SyncConnected);
     let event = events.recv().await.unwrap();
     assert_eq!((event.kind, event.path.as_deref()), (EventKind::NodeDataChanged, Some("/w")));
-    assert_eq!(event.to_string(), "WatchedEvent state:SyncConnected type:NodeDataChanged path:/w zxid: 43");
+    assert_eq!(
+        event.to_string(),
+        "WatchedEvent state:SyncConnected type:NodeDataChanged path:/w zxid: 43"
+    );
 }
 
 #[tokio::test]

@@ -47,7 +47,11 @@ impl Watches {
 
     /// Applies a change after its reply. Returns the reply's error code, which may become another, and
     /// the events of removed watches.
-    pub(crate) fn apply(&mut self, change: WatchChange, err: ErrorCode) -> (ErrorCode, Vec<(EventKind, String)>) {
+    pub(crate) fn apply(
+        &mut self,
+        change: WatchChange,
+        err: ErrorCode,
+    ) -> (ErrorCode, Vec<(EventKind, String)>) {
         match change {
             WatchChange::Add(kind, path) => {
                 if err == ErrorCode::OK {
@@ -81,7 +85,9 @@ impl Watches {
             WatcherType::Data => &[Kind::Data, Kind::Exist],
             WatcherType::Persistent => &[Kind::Persistent],
             WatcherType::PersistentRecursive => &[Kind::Recursive],
-            WatcherType::Any => &[Kind::Child, Kind::Data, Kind::Exist, Kind::Persistent, Kind::Recursive],
+            WatcherType::Any => {
+                &[Kind::Child, Kind::Data, Kind::Exist, Kind::Persistent, Kind::Recursive]
+            }
         };
         let mut events = Vec::new();
         for kind in kinds {
@@ -117,7 +123,11 @@ impl Watches {
     /// The bodies of the setWatches2 requests after a reconnect: each well below the server's frame limit.
     pub(crate) fn set_again(&self, relative_zxid: Zxid) -> Vec<BytesMut> {
         const LIMIT: usize = 128 * 1024; // upstream's SET_WATCHES_MAX_LENGTH
-        let mut all = self.sets.iter().flat_map(|(kind, set)| set.iter().map(move |path| (*kind, path))).peekable();
+        let mut all = self
+            .sets
+            .iter()
+            .flat_map(|(kind, set)| set.iter().map(move |path| (*kind, path)))
+            .peekable();
         let mut bodies = Vec::new();
         while all.peek().is_some() {
             let mut request = SetWatches2 {
@@ -160,7 +170,10 @@ mod tests {
         watches.apply(WatchChange::Add(Kind::Child, path()), ErrorCode::NO_NODE); // refused: not set
         watches.apply(WatchChange::Add(Kind::Recursive, path()), ErrorCode::OK);
         let again = |w: &Watches| -> Vec<SetWatches2> {
-            w.set_again(Zxid(7)).into_iter().map(|b| SetWatches2::decode(&b.freeze()).unwrap()).collect()
+            w.set_again(Zxid(7))
+                .into_iter()
+                .map(|b| SetWatches2::decode(&b.freeze()).unwrap())
+                .collect()
         };
         let set = &again(&watches)[0];
         assert_eq!(set.exist_watches, ["/a"]);
@@ -168,20 +181,29 @@ mod tests {
         assert!(set.child_watches.is_empty() && set.data_watches.is_empty());
         watches.triggered(EventKind::NodeCreated, "/a");
         assert!(again(&watches)[0].exist_watches.is_empty());
-        assert_eq!(again(&watches)[0].persistent_recursive_watches, ["/a"], "persistent watches stay");
+        assert_eq!(
+            again(&watches)[0].persistent_recursive_watches,
+            ["/a"],
+            "persistent watches stay"
+        );
     }
 
     #[test]
     fn removal_answers_for_what_was_set() {
         let mut watches = Watches::default();
         watches.apply(WatchChange::Add(Kind::Data, "/a".into()), ErrorCode::OK);
-        let remove = |watcher_type, local| WatchChange::Remove { path: "/a".into(), watcher_type, local };
+        let remove =
+            |watcher_type, local| WatchChange::Remove { path: "/a".into(), watcher_type, local };
         let (err, events) = watches.apply(remove(WatcherType::Children, false), ErrorCode::OK);
         assert_eq!((err, events.len()), (ErrorCode::NO_WATCHER, 0));
         let (err, _) = watches.apply(remove(WatcherType::Any, false), ErrorCode::CONNECTION_LOSS);
         assert_eq!(err, ErrorCode::CONNECTION_LOSS);
-        let (err, events) = watches.apply(remove(WatcherType::Any, true), ErrorCode::CONNECTION_LOSS);
-        assert_eq!((err, events), (ErrorCode::OK, vec![(EventKind::DataWatchRemoved, "/a".to_owned())]));
+        let (err, events) =
+            watches.apply(remove(WatcherType::Any, true), ErrorCode::CONNECTION_LOSS);
+        assert_eq!(
+            (err, events),
+            (ErrorCode::OK, vec![(EventKind::DataWatchRemoved, "/a".to_owned())])
+        );
     }
 
     #[test]
@@ -192,8 +214,10 @@ mod tests {
         }
         let bodies = watches.set_again(Zxid(1));
         assert!(bodies.len() > 1);
-        let total: usize =
-            bodies.into_iter().map(|b| SetWatches2::decode(&b.freeze()).unwrap().data_watches.len()).sum();
+        let total: usize = bodies
+            .into_iter()
+            .map(|b| SetWatches2::decode(&b.freeze()).unwrap().data_watches.len())
+            .sum();
         assert_eq!(total, 10_000);
     }
 }

@@ -2,6 +2,8 @@
 //!
 //! `cargo run --release -p zk-processor --example node_bench [operations]`
 
+#![allow(clippy::disallowed_methods, reason = "it looks at its own time and arguments")]
+
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
@@ -37,6 +39,13 @@ impl Outbox for Handle {
     fn close(&self) {}
 
     fn resume(&self) {}
+}
+
+/// Time on a processor where Linux tells it, else what the clock says; in ns.
+fn processor_ns(start: Instant) -> u128 {
+    let schedule = std::fs::read_to_string("/proc/self/schedstat").unwrap_or_default();
+    let own = schedule.split_whitespace().next().and_then(|text| text.parse().ok());
+    own.unwrap_or_else(|| start.elapsed().as_nanos())
 }
 
 struct Bench {
@@ -98,6 +107,7 @@ impl Bench {
         let rounds = operations / PIPELINE;
         let mut bytes = 0;
         let start = Instant::now();
+        let begun = processor_ns(start);
         for round in 0..rounds {
             let from = round % 8 * PIPELINE;
             let mut batch = frames[from..from + PIPELINE].iter().cloned().collect();
@@ -106,7 +116,7 @@ impl Bench {
         let count = rounds * PIPELINE;
         println!(
             "{what:28} {:6} ns per operation, {:5} bytes of replies each",
-            start.elapsed().as_nanos() / count as u128,
+            (processor_ns(start) - begun) / count as u128,
             bytes / count
         );
     }

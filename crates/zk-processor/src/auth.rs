@@ -111,9 +111,8 @@ impl Authenticator {
 
     fn is_valid_id(&self, id: &Id) -> bool {
         match id.scheme.as_str() {
-            "digest" => self.digest_enabled && id.id.split(':').count() == 2,
+            "digest" => self.digest_enabled && is_digest_id(&id.id),
             "ip" => IpRange::parse(&id.id).is_some(),
-            "ensemble" => self.ensemble_names.is_some(),
             _ => false, // a name from the network
         }
     }
@@ -128,7 +127,13 @@ impl Authenticator {
     ///
     /// # Errors
     /// `INVALID_ACL`.
-    pub(crate) fn fixup(&self, acl: &[Acl], auth: &[Id]) -> Result<Vec<Acl>, ErrorCode> {
+    pub(crate) fn fixup(&self, acl: Vec<Acl>, auth: &[Id]) -> Result<Vec<Acl>, ErrorCode> {
+        if let [Acl { id: Id { scheme, id }, .. }] = &acl[..]
+            && scheme == "world"
+            && id == "anyone"
+        {
+            return Ok(acl); // as nearly always
+        }
         let mut fixed: Vec<Acl> = Vec::with_capacity(acl.len());
         for (at, entry) in acl.iter().enumerate() {
             if acl.iter().take(at).any(|earlier| earlier == entry) {
@@ -157,6 +162,11 @@ fn digest_id(auth: &[u8]) -> String {
     let text = String::from_utf8_lossy(auth);
     let user = text.split(':').next().unwrap_or_default();
     format!("{user}:{}", STANDARD.encode(Sha1::digest(text.as_bytes())))
+}
+
+/// Two parts with a colon between, as Java splits: colons at the end do not count.
+fn is_digest_id(id: &str) -> bool {
+    id.trim_end_matches(':').split(':').count() == 2
 }
 
 /// What whoAmI shows of an id: for digest the user alone.
@@ -189,7 +199,7 @@ impl IpRange {
             Some((address, bits)) => (address, Some(bits.parse::<u8>().ok()?)),
             None => (text, None),
         };
-        let address: IpAddr = address.parse().ok()?;
+        let address = parse_address(address)?;
         let all = if address.is_ipv4() { 32 } else { 128 };
         let bits = bits.unwrap_or(all);
         (bits <= all).then_some(Self { address, bits })
@@ -213,10 +223,23 @@ impl IpRange {
 }
 
 fn ip_matches(range: &str, address: &str) -> bool {
-    match (IpRange::parse(range), address.parse()) {
-        (Some(range), Ok(address)) => range.contains(address),
-        (None, _) | (_, Err(_)) => false,
+    match (IpRange::parse(range), parse_address(address)) {
+        (Some(range), Some(address)) => range.contains(address),
+        (None, _) | (_, None) => false,
     }
+}
+
+/// Leading zeros are allowed, and mean nothing, in Java's eyes.
+fn parse_address(text: &str) -> Option<IpAddr> {
+    if text.contains(':') {
+        return text.parse().ok();
+    }
+    let mut bytes = [0; 4];
+    let mut parts = text.split('.');
+    for byte in &mut bytes {
+        *byte = parts.next()?.parse().ok()?;
+    }
+    parts.next().is_none().then(|| IpAddr::from(bytes))
 }
 
 #[cfg(test)]
@@ -274,6 +297,12 @@ mod tests {
             ("fe80::/10", "1.2.3.4", false),
             ("1.2.3.4/33", "1.2.3.4", false),
             ("x", "1.2.3.4", false),
+            ("1.2.3.4.5", "1.2.3.4", false),
+            ("1.2.3", "1.2.3.4", false),
+            ("1.2.3.256", "1.2.3.4", false),
+            ("001.2.3.04", "1.2.3.4", true),
+            ("::ffff/0", "::1", true),
+            ("", "", false),
         ] {
             assert_eq!(ip_matches(range, address), expected, "{range} {address}");
         }
@@ -284,21 +313,27 @@ mod tests {
         let auth = Authenticator::default();
         let me = [Id::new("ip", "1.2.3.4"), Id::new("digest", "me:hash")];
         let all = |scheme, id| entry(Perms::ALL, scheme, id);
-        assert_eq!(auth.fixup(&[all("auth", "")], &me), Ok(vec![all("digest", "me:hash")]));
-        assert_eq!(auth.fixup(&[all("auth", "")], &me[..1]), Err(ErrorCode::INVALID_ACL));
-        let twice = [all("world", "anyone"), all("world", "anyone")];
-        assert_eq!(auth.fixup(&twice, &me), Ok(Acl::open()));
+        assert_eq!(auth.fixup(vec![all("auth", "")], &me), Ok(vec![all("digest", "me:hash")]));
+        assert_eq!(auth.fixup(vec![all("auth", "")], &me[..1]), Err(ErrorCode::INVALID_ACL));
+        let twice = vec![all("world", "anyone"), all("world", "anyone")];
+        assert_eq!(auth.fixup(twice, &me), Ok(Acl::open()));
+        for good in ["a:b", ":b", "a:b:", "a:b::"] {
+            assert!(auth.fixup(vec![all("digest", good)], &me).is_ok(), "{good}");
+        }
         for bad in [
             vec![],
             vec![all("world", "someone")],
             vec![all("digest", "a:b:c")],
             vec![all("digest", "a")],
+            vec![all("digest", "a:")],
+            vec![all("digest", ":")],
+            vec![all("ensemble", "a")],
             vec![all("ip", "x")],
             vec![all("", "")],
             vec![all("sasl", "x")],
             vec![all("world", "anyone"), all("no", "x")],
         ] {
-            assert_eq!(auth.fixup(&bad, &me), Err(ErrorCode::INVALID_ACL), "{bad:?}");
+            assert_eq!(auth.fixup(bad.clone(), &me), Err(ErrorCode::INVALID_ACL), "{bad:?}");
         }
     }
 

@@ -34,8 +34,8 @@ pub trait Outbox: Send + Sync + Debug {
 pub(crate) enum Pending {
     /// A write on its way; its reply is made when it is applied.
     Write { xid: Xid, op: OpCode, since: Now },
-    /// A read (or a ping) behind one.
-    Read { xid: Xid, request: Box<Request>, since: Now },
+    /// A read (or a ping) behind one, with who the client was when it asked.
+    Read { xid: Xid, request: Box<Request>, auth: Arc<[Id]>, since: Now },
     /// A request that is answered with an error in its turn.
     Fail { xid: Xid, op: OpCode, err: ErrorCode, close: bool, since: Now },
 }
@@ -128,7 +128,9 @@ impl ClientInfo {
         let latency_ms = ((now.mono_us - since.mono_us) / 1000).max(0);
         self.sent += 1;
         self.last_op = Some(op);
-        self.last_cxid = xid.0;
+        if xid.0 >= 0 {
+            self.last_cxid = xid.0; // pings and their like have no number of their own
+        }
         self.last_zxid = zxid;
         self.last_response_ms = now.mono_ms();
         self.last_latency_ms = latency_ms;

@@ -44,6 +44,9 @@ pub struct NodeConfig {
     pub session: SessionConfig,
     /// Authentication schemes and their secrets.
     pub auth: Authenticator,
+    /// Schemes of which a connection must have shown one before it may ask for anything but
+    /// authentication (`enforce.auth.schemes`); empty: none is asked for.
+    pub enforce_auth_schemes: Vec<String>,
     /// `zookeeper.extendedTypesEnabled` and its kin.
     pub extended_types: ExtendedTypes,
     /// Whether transactions carry the tree's digest.
@@ -65,6 +68,7 @@ impl NodeConfig {
         Self {
             session,
             auth: Authenticator::default(),
+            enforce_auth_schemes: Vec::new(),
             extended_types: ExtendedTypes::Disabled,
             digest_enabled: true,
             enforce_quota: false,

@@ -11,7 +11,7 @@ use zk_session::{check_password, password};
 use crate::client::{Client, ClientState, Phase};
 use crate::node::{Action, InFlight, Node, Writer};
 use crate::stats::Stats;
-use crate::{Now, propose, reply, writes};
+use crate::{Now, propose, reaper, reply, writes};
 
 impl Node {
     /// The first frame of a connection.
@@ -138,7 +138,9 @@ impl Node {
     /// Time has passed: sessions expire, containers go. To be called a few times in each tick.
     pub fn on_tick(&self, now: Now, actions: &mut dyn FnMut(Action)) {
         // Looked for without the writer's lock: that may take a while.
-        let due = self.reaper().due(&self.config, now, |find| find(&self.db().tree));
+        let due = self.reaper().due(&self.config, now, || {
+            reaper::candidates(&self.config, &self.db().tree, now.wall_ms)
+        });
         let mut writer = self.writer();
         let writer = &mut *writer;
         for id in writer.sessions.expire(now.mono_ms()) {

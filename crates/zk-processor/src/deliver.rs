@@ -48,7 +48,10 @@ impl Node {
         while writer.in_flight.front().is_some_and(is_due) {
             let mut db = self.db_mut();
             for _ in 0..APPLY_BATCH {
-                let Some(entry) = writer.in_flight.pop_front_if(|entry| is_due(entry)) else { break };
+                if !writer.in_flight.front().is_some_and(is_due) {
+                    break;
+                }
+                let Some(entry) = writer.in_flight.pop_front() else { break };
                 match entry {
                     InFlight::Txn { txn, origin } => {
                         self.apply(writer, &mut db, &txn, origin.as_ref(), now, &mut tally);

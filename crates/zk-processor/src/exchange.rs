@@ -5,7 +5,7 @@ use std::sync::Arc;
 use zk_proto::acl::Id;
 use zk_proto::proto::{SetSaslResponse, SyncResponse};
 use zk_proto::txn::LoggedTxn;
-use zk_proto::{ErrorCode, Record, Request, Xid, Zxid};
+use zk_proto::{ErrorCode, OpCode, Record, Request, Xid, Zxid};
 use zk_tree::{Database, Outcome};
 
 use crate::Now;
@@ -35,16 +35,16 @@ impl Exchange<'_> {
 
     /// Answers a read from the tree as it is.
     pub(crate) fn answer(&mut self, xid: Xid, request: &Request, since: Now) {
-        let auth = Arc::clone(&self.state.auth);
-        self.answer_as(&auth, xid, request, since);
+        self.answer_as(None, xid, request, since);
     }
 
-    fn answer_as(&mut self, ids: &[Id], xid: Xid, request: &Request, since: Now) {
+    /// Whoever the connection was when it asked: `None` stands for whoever it is now.
+    fn answer_as(&mut self, ids: Option<&[Id]>, xid: Xid, request: &Request, since: Now) {
         let read = Read {
             db: self.db,
             auth: &self.node.config.auth,
             client: self.client,
-            ids,
+            ids: ids.unwrap_or(&self.state.auth),
             session: self.state.session,
         };
         let zxid = self.zxid();
@@ -70,13 +70,14 @@ impl Exchange<'_> {
 
     /// Answers what waits in the session's FIFO, up to the next write that is on its way.
     fn drain(&mut self) {
-        while let Some(pending) =
-            self.state.pending.pop_front_if(|pending| !matches!(pending, Pending::Write { .. }))
-        {
+        while let Some(pending) = self.state.pending.pop_front() {
             match pending {
-                Pending::Write { .. } => unreachable!("writes stay"),
+                write @ Pending::Write { .. } => {
+                    self.state.pending.push_front(write);
+                    break;
+                }
                 Pending::Read { xid, request, auth, since } => {
-                    self.answer_as(&auth, xid, &request, since);
+                    self.answer_as(Some(&auth), xid, &request, since);
                     self.tally.read(since, self.now);
                 }
                 Pending::Fail { xid, op, err, close, since } => {
@@ -101,12 +102,12 @@ impl Exchange<'_> {
         }
     }
 
-    /// The session's oldest request, which must be the write that took effect. Nothing waits on a
-    /// connection that is gone.
-    fn pop_write(&mut self) -> Option<(Xid, zk_proto::OpCode, Now)> {
-        match self.state.pending.pop_front_if(|pending| matches!(pending, Pending::Write { .. }))? {
+    /// The session's oldest request, which must be the write that took effect: whatever is in front of
+    /// a write is answered at once. Nothing waits on a connection that is gone.
+    fn pop_write(&mut self) -> Option<(Xid, OpCode, Now)> {
+        match self.state.pending.pop_front()? {
             Pending::Write { xid, op, since } => Some((xid, op, since)),
-            Pending::Read { .. } | Pending::Fail { .. } => None,
+            Pending::Read { .. } | Pending::Fail { .. } => unreachable!("a read waits for nothing"),
         }
     }
 

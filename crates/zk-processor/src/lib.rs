@@ -12,26 +12,31 @@
 //! # Invariants
 //!
 //! - T1: a session's requests are answered in the order sent; a read waits for its session's earlier
-//!   writes ([`client`]).
+//!   writes ([`client`]), also for those of an earlier connection: the connect response waits for them.
 //! - T2: writes take effect in zxid order, and a multi is seen whole or not at all: one batch is
 //!   applied under the tree's write lock.
 //! - T3: a read that sets a watch and the registration are one step under the tree's read lock.
 //! - T4: an outbox holds a watch event before any reply that shows the change: events, then replies,
 //!   are queued before the write lock is released.
 //! - T5: the zxid in a session's replies never goes back: it is read under the lock of the reply.
-//! - Locks are taken in the order writer, tree, client, outbox, and never held while waiting for
-//!   anything else.
+//! - Locks are taken in the order reaper, writer, tree, client, outbox, watch table, and never held
+//!   while waiting for anything else.
 //! - What is prepared can be applied: nothing that reached the log can stop a server.
 
 mod auth;
 pub mod client;
 mod config;
+mod connect;
+mod deliver;
+mod exchange;
 mod node;
 mod outstanding;
 mod prep;
+mod propose;
 mod reads;
 mod reaper;
 mod reply;
+mod serve;
 mod stats;
 mod writes;
 

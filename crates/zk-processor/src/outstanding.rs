@@ -4,10 +4,14 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use hashbrown::HashMap;
+use hashbrown::hash_map::{Entry, EntryRef};
 use zk_proto::acl::Acl;
 use zk_proto::data::StatPersisted;
 use zk_proto::{Buffer, SessionId, Zxid};
 use zk_tree::{DataTree, ZnodeRef, node_digest};
+
+/// Room that is kept while nothing is on its way.
+const IDLE_CAPACITY_MAX: usize = 8192;
 
 /// A znode as it will be.
 #[derive(Debug, Clone)]
@@ -18,6 +22,7 @@ pub(crate) struct ChangedNode {
     pub(crate) acl: Option<Arc<[Acl]>>,
     /// `None`: the tree's.
     pub(crate) data: Option<Buffer>,
+    /// Its part in the tree's digest; before it is put back, what that was until now.
     digest: u64,
 }
 
@@ -95,19 +100,6 @@ impl<'a> View<'a> {
         }
     }
 
-    /// The znode as a change of it starts from.
-    pub(crate) fn to_changed(self) -> ChangedNode {
-        match self.changed {
-            Some(changed) => changed.clone(),
-            None => ChangedNode {
-                stat: self.stat(),
-                num_children: self.num_children(),
-                acl: None,
-                data: None,
-                digest: 0,
-            },
-        }
-    }
 }
 
 impl OutstandingChanges {
@@ -131,39 +123,62 @@ impl OutstandingChanges {
         }
     }
 
-    /// The znode at `path` becomes `node`, or is deleted.
-    pub(crate) fn put(&mut self, tree: &DataTree, zxid: Zxid, path: &str, node: Option<ChangedNode>) {
-        let mut node = node;
-        if self.digest_enabled {
-            let before = self.digest_of(tree, path);
-            let after = node.as_mut().map_or(0, |node| {
-                let data = match &node.data {
-                    Some(data) => data.as_deref(),
-                    None => tree.find(path).and_then(|znode| znode.data()),
-                };
-                node.digest = node_digest(path, data, &node.stat);
-                node.digest
-            });
-            self.digest = self.digest.wrapping_sub(before).wrapping_add(after);
+    /// The znode at `path` as a change of it starts from.
+    pub(crate) fn to_changed(&self, path: &str, view: View<'_>) -> ChangedNode {
+        match (view.changed, view.tree) {
+            (Some(changed), _) => changed.clone(),
+            (None, Some(znode)) => {
+                let stat = znode.stat_persisted();
+                let digest =
+                    if self.digest_enabled { node_digest(path, znode.data(), &stat) } else { 0 };
+                let num_children = view.num_children();
+                ChangedNode { stat, num_children, acl: None, data: None, digest }
+            }
+            (None, None) => unreachable!("a view is of a znode"),
         }
-        let (key, replaced) = match self.by_path.get_key_value(path) {
-            Some((key, record)) => (Arc::clone(key), self.undo.is_some().then(|| record.clone())),
-            None => (Arc::from(path), None),
-        };
-        if let Some(undo) = &mut self.undo {
-            undo.replaced.push((Arc::clone(&key), replaced));
-        }
-        self.order.push_back((zxid, Arc::clone(&key)));
-        self.by_path.insert(key, ChangeRecord { zxid, node });
     }
 
-    fn digest_of(&self, tree: &DataTree, path: &str) -> u64 {
-        match self.by_path.get(path) {
-            Some(record) => record.node.as_ref().map_or(0, |node| node.digest),
-            None => tree
-                .find(path)
-                .map_or(0, |znode| node_digest(path, znode.data(), &znode.stat_persisted())),
+    /// The znode at `path` becomes `node`, which was made by [`Self::to_changed`] or is new.
+    pub(crate) fn put(&mut self, tree: &DataTree, zxid: Zxid, path: &str, mut node: ChangedNode) {
+        if self.digest_enabled {
+            let data = match &node.data {
+                Some(data) => data.as_deref(),
+                None => tree.find(path).and_then(|znode| znode.data()),
+            };
+            let digest = node_digest(path, data, &node.stat);
+            self.digest = self.digest.wrapping_sub(node.digest).wrapping_add(digest);
+            node.digest = digest;
         }
+        self.record(zxid, path, Some(node));
+    }
+
+    /// The znode at `path` is deleted.
+    pub(crate) fn delete(&mut self, tree: &DataTree, zxid: Zxid, path: &str) {
+        if self.digest_enabled
+            && let Some(view) = self.find(tree, path)
+        {
+            let digest = self.to_changed(path, view).digest;
+            self.digest = self.digest.wrapping_sub(digest);
+        }
+        self.record(zxid, path, None);
+    }
+
+    fn record(&mut self, zxid: Zxid, path: &str, node: Option<ChangedNode>) {
+        let record = ChangeRecord { zxid, node };
+        let (path, replaced) = match self.by_path.entry_ref(path) {
+            EntryRef::Occupied(mut entry) => {
+                let replaced = entry.insert(record);
+                (Arc::clone(entry.key()), Some(replaced))
+            }
+            EntryRef::Vacant(entry) => {
+                let entry = entry.insert_entry(record);
+                (Arc::clone(entry.key()), None)
+            }
+        };
+        if let Some(undo) = &mut self.undo {
+            undo.replaced.push((Arc::clone(&path), replaced));
+        }
+        self.order.push_back((zxid, path));
     }
 
     /// From here on changes can be taken back.
@@ -190,10 +205,17 @@ impl OutstandingChanges {
 
     /// Everything up to `zxid` is in the tree now.
     pub(crate) fn applied(&mut self, zxid: Zxid) {
-        while let Some((_, path)) = self.order.pop_front_if(|(own, _)| *own <= zxid) {
-            if self.by_path.get(&path).is_some_and(|record| record.zxid <= zxid) {
-                self.by_path.remove(&path);
+        while self.order.front().is_some_and(|(own, _)| *own <= zxid) {
+            let Some((_, path)) = self.order.pop_front() else { break };
+            if let Entry::Occupied(entry) = self.by_path.entry(path)
+                && entry.get().zxid <= zxid
+            {
+                entry.remove();
             }
+        }
+        if self.by_path.is_empty() && self.by_path.capacity() > IDLE_CAPACITY_MAX {
+            self.by_path.shrink_to(IDLE_CAPACITY_MAX / 2);
+            self.order.shrink_to(IDLE_CAPACITY_MAX / 2);
         }
     }
 

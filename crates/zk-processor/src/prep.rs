@@ -3,7 +3,7 @@
 use zk_proto::acl::{Acl, Id, Perms};
 use zk_proto::data::StatPersisted;
 use zk_proto::txn::Txn;
-use zk_proto::{ErrorCode, Request, SessionId, Zxid};
+use zk_proto::{ErrorCode, Request, SessionId, Zxid, path};
 use zk_session::SessionTracker;
 use zk_tree::DataTree;
 
@@ -29,16 +29,16 @@ impl Prep<'_> {
     ///
     /// # Errors
     /// What the client is told; it becomes an error transaction.
-    pub(crate) fn request(&mut self, request: &Request) -> Result<Txn, ErrorCode> {
+    pub(crate) fn request(&mut self, request: Request) -> Result<Txn, ErrorCode> {
         match request {
             Request::Create(request) | Request::Create2(request) => {
-                writes::create::prepare(self, &writes::create::Kind::Plain.of(request))
+                writes::create::prepare(self, writes::create::Kind::Plain.of(request))
             }
             Request::CreateContainer(request) => {
-                writes::create::prepare(self, &writes::create::Kind::Container.of(request))
+                writes::create::prepare(self, writes::create::Kind::Container.of(request))
             }
             Request::CreateTtl(request) => {
-                writes::create::prepare(self, &writes::create::Create::ttl(request))
+                writes::create::prepare(self, writes::create::Create::ttl(request))
             }
             Request::Delete(request) => writes::delete::prepare(self, request),
             Request::SetData(request) => writes::set_data::prepare(self, request),
@@ -88,17 +88,27 @@ impl Prep<'_> {
         self.config.auth.check(acl, perms, self.auth)
     }
 
-    pub(crate) fn put(&mut self, path: &str, node: Option<ChangedNode>) {
+    /// A znode that is there changes.
+    pub(crate) fn change(&mut self, path: &str, change: impl FnOnce(&mut ChangedNode)) {
+        let Some(view) = self.changes.find(self.tree, path) else { return };
+        let mut node = self.changes.to_changed(path, view);
+        change(&mut node);
         self.changes.put(self.tree, self.zxid, path, node);
     }
 
-    /// A child of `parent` comes or goes: what that does to the parent.
-    pub(crate) fn put_parent(&mut self, parent: &str, change: impl FnOnce(&mut ChangedNode)) {
-        let Ok(view) = self.find(parent) else { return };
-        let mut node = view.to_changed();
-        node.stat.pzxid = self.zxid.0;
-        change(&mut node);
-        self.put(parent, Some(node));
+    /// A znode comes.
+    pub(crate) fn create(&mut self, path: &str, node: ChangedNode) {
+        self.changes.put(self.tree, self.zxid, path, node);
+    }
+
+    /// A znode goes, and its parent changes with that.
+    pub(crate) fn delete(&mut self, path: &str) {
+        let zxid = self.zxid.0;
+        self.change(path::parent(path), |parent| {
+            parent.stat.pzxid = zxid;
+            parent.num_children -= 1;
+        });
+        self.changes.delete(self.tree, self.zxid, path);
     }
 
     /// The stat of a znode that this transaction creates.
@@ -122,7 +132,10 @@ impl Prep<'_> {
             return Ok(());
         }
         let Some(quota) = self.tree.quota_for(path) else { return Ok(()) };
-        let exceeded = |limit: i64, used: i64, more: i64| more != 0 && limit > -1 && used + more > limit;
+        // What is used is what a znode says, and any client may have written that.
+        let exceeded = |limit: i64, used: i64, more: i64| {
+            more != 0 && limit > -1 && used.saturating_add(more) > limit
+        };
         if exceeded(quota.limits.count_hard_limit(), quota.usage.count, count)
             || exceeded(quota.limits.byte_hard_limit(), quota.usage.bytes, bytes)
         {

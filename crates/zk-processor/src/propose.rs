@@ -119,9 +119,12 @@ impl Node {
         origin: Option<&Arc<Client>>,
         actions: &mut dyn FnMut(Action),
     ) {
+        // An error changes nothing, and upstream logs it without a digest.
+        let changes = !matches!(txn, Txn::Error(_));
         let digest = writer
             .changes
             .digest()
+            .filter(|_| changes)
             .map(|digest| TxnDigest { version: DIGEST_VERSION, tree_digest: digest.cast_signed() });
         let txn = LoggedTxn { header, txn, digest };
         if writer.buffer.capacity() < CHUNK / 16 {

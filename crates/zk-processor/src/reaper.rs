@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use zk_proto::create_mode::OwnerKind;
+use zk_proto::data::StatPersisted;
 use zk_tree::DataTree;
 
 use crate::{NodeConfig, Now};
@@ -11,7 +12,7 @@ use crate::{NodeConfig, Now};
 #[derive(Debug)]
 pub(crate) struct Reaper {
     next_check_ms: i64,
-    next_delete_ms: i64,
+    next_delete_us: i64,
     candidates: VecDeque<String>,
 }
 
@@ -19,48 +20,56 @@ impl Reaper {
     pub(crate) fn new(config: &NodeConfig, now: Now) -> Self {
         Self {
             next_check_ms: now.mono_ms() + config.containers.check_interval_ms,
-            next_delete_ms: 0,
+            next_delete_us: now.mono_us,
             candidates: VecDeque::new(),
         }
     }
 
-    /// The znodes to delete now.
-    pub(crate) fn due(&mut self, config: &NodeConfig, tree: &DataTree, now: Now) -> Vec<String> {
-        let now_ms = now.mono_ms();
-        if now_ms >= self.next_check_ms {
-            self.next_check_ms = now_ms + config.containers.check_interval_ms;
-            self.candidates = candidates(config, tree, now.wall_ms);
-            self.next_delete_ms = now_ms;
+    /// The znodes to delete now. `look` finds candidates; it is called when the interval is over.
+    pub(crate) fn due(
+        &mut self,
+        config: &NodeConfig,
+        now: Now,
+        look: impl FnOnce() -> VecDeque<String>,
+    ) -> Vec<String> {
+        if now.mono_ms() >= self.next_check_ms {
+            self.next_check_ms = now.mono_ms() + config.containers.check_interval_ms;
+            self.candidates = look();
+            self.next_delete_us = self.next_delete_us.max(now.mono_us);
         }
         let spacing_us = 60_000_000 / i64::from(config.containers.max_per_minute.max(1));
         let mut due = Vec::new();
-        let mut at_us = self.next_delete_ms * 1000;
-        while at_us <= now.mono_us {
+        while self.next_delete_us <= now.mono_us {
             let Some(path) = self.candidates.pop_front() else { break };
             due.push(path);
-            at_us += spacing_us;
+            self.next_delete_us += spacing_us;
         }
-        self.next_delete_ms = at_us / 1000;
         due
     }
 }
 
-fn candidates(config: &NodeConfig, tree: &DataTree, wall_ms: i64) -> VecDeque<String> {
-    let max_never_used = config.containers.max_never_used_ms;
-    let containers = tree.containers().filter(|path| {
-        tree.find(path).is_some_and(|znode| {
-            let stat = znode.stat_persisted();
-            let never_used = max_never_used > 0 && wall_ms - stat.mtime > max_never_used;
-            znode.num_children() == 0 && (stat.cversion > 0 || never_used)
+/// What could go now.
+pub(crate) fn candidates(config: &NodeConfig, tree: &DataTree, wall_ms: i64) -> VecDeque<String> {
+    let paths = tree.containers().chain(tree.ttls());
+    paths
+        .filter(|path| {
+            tree.find(path).is_some_and(|znode| {
+                znode.num_children() == 0 && is_due(config, &znode.stat_persisted(), wall_ms)
+            })
         })
-    });
-    let ttls = tree.ttls().filter(|path| {
-        tree.find(path).is_some_and(|znode| match znode.owner_kind() {
-            OwnerKind::Ttl(ttl_ms) => {
-                znode.num_children() == 0 && wall_ms - znode.stat_persisted().mtime > ttl_ms
-            }
-            OwnerKind::Void | OwnerKind::Session(_) | OwnerKind::Container => false,
-        })
-    });
-    containers.chain(ttls).map(|path| path.to_string()).collect()
+        .collect()
+}
+
+/// Whether the time of a znode without children is over. Looked at again when it is deleted: it may
+/// have been written to, or be another one. (Upstream deletes whatever has no session then.)
+pub(crate) fn is_due(config: &NodeConfig, stat: &StatPersisted, wall_ms: i64) -> bool {
+    let age_ms = wall_ms.saturating_sub(stat.mtime);
+    match config.extended_types.kind(stat.ephemeral_owner) {
+        OwnerKind::Container => {
+            let max_never_used = config.containers.max_never_used_ms;
+            stat.cversion != 0 || (max_never_used > 0 && age_ms > max_never_used)
+        }
+        OwnerKind::Ttl(ttl_ms) => ttl_ms > 0 && age_ms > ttl_ms,
+        OwnerKind::Void | OwnerKind::Session(_) => false,
+    }
 }

@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::Now;
+
 /// Latencies in µs, in buckets that grow by a quarter: a quantile is off by at most that.
 #[derive(Debug)]
 pub struct Histogram {
@@ -150,9 +152,9 @@ stats! {
     proposals,
     /// Sessions that expired.
     sessions_expired,
-    /// Connections whose session was established or taken up again.
+    /// Connect requests.
     connection_requests,
-    /// Sessions taken up again.
+    /// Connect requests for a session that exists, or did.
     revalidations,
     /// Requests refused for a hard quota.
     quota_exceeded,
@@ -178,6 +180,66 @@ stats! {
     node_children_watches,
     /// Containers and TTL znodes removed.
     containers_deleted,
+}
+
+/// A latency seen several times in a row: what is delivered together was mostly asked for together.
+#[derive(Debug, Default)]
+struct Run {
+    value: u64,
+    count: u64,
+}
+
+/// What one batch adds to the counters, so that they are touched once and not for each request.
+#[derive(Debug, Default)]
+pub(crate) struct Tally {
+    pub(crate) commits: u64,
+    /// Bytes of replies to reads.
+    pub(crate) reply_bytes: usize,
+    packets_sent: u64,
+    reads: Run,
+    updates: Run,
+    /// Runs that are over: reads (`true`) and updates.
+    runs: Vec<(bool, Run)>,
+}
+
+impl Tally {
+    pub(crate) fn sent(&mut self, frames: u64, reply_bytes: usize) {
+        self.packets_sent += frames;
+        self.reply_bytes += reply_bytes;
+    }
+
+    pub(crate) fn read(&mut self, since: Now, now: Now) {
+        Self::add(&mut self.reads, &mut self.runs, true, since, now);
+    }
+
+    pub(crate) fn update(&mut self, since: Now, now: Now) {
+        Self::add(&mut self.updates, &mut self.runs, false, since, now);
+    }
+
+    fn add(run: &mut Run, runs: &mut Vec<(bool, Run)>, read: bool, since: Now, now: Now) {
+        let value = u64::try_from(now.mono_us - since.mono_us).unwrap_or_default();
+        if run.value == value {
+            run.count += 1;
+        } else {
+            runs.push((read, std::mem::replace(run, Run { value, count: 1 })));
+        }
+    }
+
+    pub(crate) fn flush(self, stats: &Stats) {
+        let Self { commits, reply_bytes: _, packets_sent, reads, updates, runs } = self;
+        for (counter, count) in [(&stats.commits, commits), (&stats.packets_sent, packets_sent)] {
+            if count > 0 {
+                Stats::add(counter, count);
+            }
+        }
+        for (read, Run { value, count }) in runs.into_iter().chain([(true, reads), (false, updates)]) {
+            if count > 0 {
+                let histogram = if read { &stats.read_latency } else { &stats.update_latency };
+                histogram.record_many(value, count);
+                stats.latency.record_many(value, count);
+            }
+        }
+    }
 }
 
 impl Stats {
@@ -209,6 +271,32 @@ mod tests {
         for (q, exact) in [(0.5, 5000.0), (0.99, 9900.0), (1.0, 10_000.0)] {
             let got = snapshot.quantile(q) as f64;
             assert!(got >= exact * 0.999 && got <= exact * 1.25, "{q}: {got}");
+        }
+    }
+
+    #[test]
+    fn a_tally_counts_what_was_counted_one_by_one() {
+        let at = |mono_us| Now { mono_us, wall_ms: 0 };
+        let (tallied, counted) = (Stats::default(), Stats::default());
+        let mut tally = Tally::default();
+        for (read, since) in [(true, 3), (true, 3), (false, 9), (false, 1), (true, 4), (false, 9), (true, 9)] {
+            let value = u64::try_from(9 - since).unwrap();
+            let histogram = if read { &counted.read_latency } else { &counted.update_latency };
+            histogram.record(value);
+            counted.latency.record(value);
+            if read { tally.read(at(since), at(9)) } else { tally.update(at(since), at(9)) }
+        }
+        tally.sent(5, 0);
+        tally.flush(&tallied);
+        assert_eq!(tallied.packets_sent.load(Ordering::Relaxed), 5);
+        for (one, other) in [
+            (&tallied.read_latency, &counted.read_latency),
+            (&tallied.update_latency, &counted.update_latency),
+            (&tallied.latency, &counted.latency),
+        ] {
+            let (one, other) = (one.snapshot(), other.snapshot());
+            assert_eq!((one.count, one.sum, one.min, one.max), (other.count, other.sum, other.min, other.max));
+            assert_eq!(one.buckets, other.buckets);
         }
     }
 

@@ -41,12 +41,12 @@ mod tests {
     fn a_password_is_made_step_by_step() {
         // new Random(0x100000000000001L ^ 0xB3415C00L).nextBytes(new byte[16]), computed step by step.
         let id = SessionId(0x0100_0000_0000_0001);
-        let seed = (id.0 ^ SUPER_SECRET) as u128;
+        let seed = u128::try_from(id.0 ^ SUPER_SECRET).unwrap();
         let mut state = (seed ^ 0x5DEECE66D) & ((1 << 48) - 1);
         let mut expected = Vec::new();
         for _ in 0..4 {
             state = (state * 0x5DEECE66D + 0xB) % (1 << 48);
-            expected.extend_from_slice(&((state >> 16) as u32).to_le_bytes());
+            expected.extend_from_slice(&u32::try_from(state >> 16).unwrap().to_le_bytes());
         }
         assert_eq!(password(id)[..], expected);
         assert!(check_password(id, &expected));

@@ -19,15 +19,27 @@ pub(crate) struct AclTable {
     entries: Slab<Entry>,
     index: Index,
     seed: u64,
+    /// What was interned last, likely to come again.
+    last: Option<u32>,
 }
 
 impl AclTable {
     pub(crate) fn new(seed: u64) -> Self {
-        Self { entries: Slab::new(), index: Index::new(), seed }
+        Self { entries: Slab::new(), index: Index::new(), seed, last: None }
     }
 
     /// The id of `acl`, used once more.
     pub(crate) fn intern(&mut self, acl: &[Acl]) -> u32 {
+        if let Some(id) = self.last.filter(|&id| self.entries[id].acl.as_deref() == Some(acl)) {
+            self.entries[id].uses += 1;
+            return id;
+        }
+        let id = self.intern_unlike_last(acl);
+        self.last = Some(id);
+        id
+    }
+
+    fn intern_unlike_last(&mut self, acl: &[Acl]) -> u32 {
         let hash = self.hash(acl);
         let found = self.index.find(hash, |id| self.entries[id].acl.as_deref() == Some(acl));
         if let Some(id) = found {

@@ -136,12 +136,54 @@ enum Phase {
     Done,
 }
 
+/// The id of an entry that deletes.
+const DELETE: u32 = u32::MAX;
+
 #[derive(Debug, Clone, Copy)]
 struct Entry {
-    start: usize,
+    path: PathRef,
+    /// The place of the znode to put, or [`DELETE`].
+    id: u32,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct PathRef {
+    block: u32,
+    start: u32,
     len: u32,
-    /// The place of the znode to put; `None`: delete.
-    id: Option<u32>,
+}
+
+/// Paths one after another, in blocks, so that growth never moves what is there.
+#[derive(Debug, Default)]
+struct Paths {
+    blocks: Vec<Vec<u8>>,
+}
+
+/// A block's length in bytes; a longer path has a block of its own.
+const BLOCK_LEN: usize = 1 << 16;
+
+/// How long a path is likely to be at most, in bytes.
+const USUAL_PATH_LEN: usize = 128;
+
+impl Paths {
+    /// Keeps what `write` appends.
+    fn push(&mut self, write: impl FnOnce(&mut Vec<u8>)) -> PathRef {
+        let len32 = |len| u32::try_from(len).expect("a path fits into a frame");
+        // A path that is longer than usual may make its block grow a little.
+        if self.blocks.last().is_none_or(|block| block.len() + USUAL_PATH_LEN > BLOCK_LEN) {
+            self.blocks.push(Vec::with_capacity(BLOCK_LEN));
+        }
+        let block = self.blocks.len() - 1;
+        let bytes = &mut self.blocks[block];
+        let start = bytes.len();
+        write(bytes);
+        PathRef { block: len32(block), start: len32(start), len: len32(bytes.len() - start) }
+    }
+
+    fn get(&self, path: PathRef) -> &[u8] {
+        let PathRef { block, start, len } = path;
+        &self.blocks[block as usize][start as usize..][..len as usize]
+    }
 }
 
 /// A picture of everything that changed up to one zxid.
@@ -162,8 +204,7 @@ pub struct Checkpoint {
     /// In `znodes`, then in `entries`.
     at: usize,
     last_session: Option<SessionId>,
-    /// All paths, one after another.
-    paths: Vec<u8>,
+    paths: Paths,
     entries: Vec<Entry>,
     sort_was_offered: bool,
 }
@@ -204,25 +245,19 @@ impl Checkpoint {
     }
 
     fn path(&self, entry: Entry) -> &[u8] {
-        &self.paths[entry.start..entry.start + entry.len as usize]
-    }
-
-    fn push(&mut self, start: usize, id: Option<u32>) {
-        let len = u32::try_from(self.paths.len() - start).expect("a path fits into a frame");
-        self.entries.push(Entry { start, len, id });
+        self.paths.get(entry.path)
     }
 
     fn sort(&mut self) {
         for path in &self.deleted {
-            let start = self.paths.len();
-            self.paths.extend_from_slice(path.as_bytes());
-            let len = u32::try_from(path.len()).expect("a path fits into a frame");
-            self.entries.push(Entry { start, len, id: None });
+            let path = self.paths.push(|out| out.extend_from_slice(path.as_bytes()));
+            self.entries.push(Entry { path, id: DELETE });
         }
         let mut entries = std::mem::take(&mut self.entries);
         // A path that was deleted and is there again is put.
         entries.sort_unstable_by(|a, b| {
-            self.path(*a).cmp(self.path(*b)).then(a.id.is_none().cmp(&b.id.is_none()))
+            let kinds = (a.id == DELETE).cmp(&(b.id == DELETE));
+            self.path(*a).cmp(self.path(*b)).then(kinds)
         });
         entries.dedup_by(|later, earlier| self.path(*later) == self.path(*earlier));
         self.entries = entries;
@@ -255,18 +290,21 @@ impl DataTree {
 
     fn collect(&self, checkpoint: &mut Checkpoint, max: usize) {
         let from = checkpoint.at;
+        if from == 0 {
+            // At once, because growing would move what is there.
+            checkpoint.entries.reserve_exact(checkpoint.znodes.len() + checkpoint.deleted.len());
+        }
         let to = checkpoint.znodes.len().min(from.saturating_add(max));
         for at in from..to {
             let id = checkpoint.znodes[at];
-            let start = checkpoint.paths.len();
-            if self.is_unchanged(checkpoint, id) {
-                self.push_path_of(id, &mut checkpoint.paths);
+            let path = if self.is_unchanged(checkpoint, id) {
+                checkpoint.paths.push(|out| self.push_path_of(id, out))
             } else if let Some(image) = self.image(checkpoint, id) {
-                checkpoint.paths.extend_from_slice(image.path.as_bytes());
+                checkpoint.paths.push(|out| out.extend_from_slice(image.path.as_bytes()))
             } else {
                 continue; // the place was empty when the checkpoint began
-            }
-            checkpoint.push(start, Some(id));
+            };
+            checkpoint.entries.push(Entry { path, id });
         }
         checkpoint.at = to;
         if to == checkpoint.znodes.len() {
@@ -285,10 +323,11 @@ impl DataTree {
                 String::from_utf8(checkpoint.path(entry).to_vec()).expect("copied from paths");
             checkpoint.at += 1;
             bytes += path.len();
-            let Some(id) = entry.id else {
+            let id = entry.id;
+            if id == DELETE {
                 out.push(CheckpointItem::DeleteZnode { path });
                 continue;
-            };
+            }
             let (data, acl, stat) = if self.is_unchanged(checkpoint, id) {
                 let node = &self.nodes[id];
                 (node.data.clone(), Arc::clone(self.acls.get(node.acl)), node.stat())
@@ -345,7 +384,7 @@ impl Database {
             phase: Phase::Collect,
             at: 0,
             last_session: None,
-            paths: Vec::new(),
+            paths: Paths::default(),
             entries: Vec::new(),
             sort_was_offered: false,
         }

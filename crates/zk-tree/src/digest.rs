@@ -11,7 +11,7 @@ const EXCLUDED: &str = "/zookeeper/";
 const STAT_LEN: usize = 60;
 
 /// Short inputs are put together here: the CRC is several times faster over one buffer.
-const BUFFER_LEN: usize = 1024;
+const BUFFER_LEN: usize = 512;
 
 /// A znode's part in the digest of its tree; 0 below `/zookeeper/`.
 #[must_use]

@@ -44,7 +44,10 @@ impl Peer {
             }
             Input::Persisted { token } => {
                 let mut committed = None;
-                while let Some((_, zxid)) = self.outstanding.pop_front_if(|(own, _)| *own <= token) {
+                while let Some(&(own, zxid)) = self.outstanding.front()
+                    && own <= token
+                {
+                    self.outstanding.pop_front();
                     committed = Some(zxid);
                 }
                 if let Some(zxid) = committed {

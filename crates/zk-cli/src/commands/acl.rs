@@ -12,7 +12,8 @@ use crate::output::{Output, acl_json, perms, stat_json};
 pub(super) fn parse(text: &str, out: Output) -> Vec<Acl> {
     let mut acl = Vec::new();
     for entry in text.split(',') {
-        let parts = entry.split_once(':').and_then(|(scheme, rest)| Some((scheme, rest.rsplit_once(':')?)));
+        let parts =
+            entry.split_once(':').and_then(|(scheme, rest)| Some((scheme, rest.rsplit_once(':')?)));
         let Some((scheme, (id, letters))) = parts else {
             out.notice(&format!("{entry} does not have the form scheme:id:perm"));
             continue;
@@ -36,14 +37,23 @@ pub(super) fn parse(text: &str, out: Output) -> Vec<Acl> {
     acl
 }
 
-pub(super) async fn get(context: &Context, arguments: &Arguments, path: &str) -> Result<(), CliError> {
+pub(super) async fn get(
+    context: &Context,
+    arguments: &Arguments,
+    path: &str,
+) -> Result<(), CliError> {
     let (acl, stat) = context.client.get_acl(path).await?;
     context.out.result(
         || json!({"path": path, "acl": acl_json(&acl), "stat": stat_json(&stat)}),
         |out| {
             for entry in &acl {
                 // The record's own text ends its line.
-                out.line(&format!("'{},'{}\n: {}", entry.id.scheme, entry.id.id, perms(entry.perms)));
+                out.line(&format!(
+                    "'{},'{}\n: {}",
+                    entry.id.scheme,
+                    entry.id.id,
+                    perms(entry.perms)
+                ));
             }
             if arguments.has("s") {
                 out.stat(&stat);
@@ -53,12 +63,18 @@ pub(super) async fn get(context: &Context, arguments: &Arguments, path: &str) ->
     Ok(())
 }
 
-pub(super) async fn set(context: &Context, arguments: &Arguments, path: &str) -> Result<(), CliError> {
+pub(super) async fn set(
+    context: &Context,
+    arguments: &Arguments,
+    path: &str,
+) -> Result<(), CliError> {
     let acl = parse(arguments.word(1).unwrap_or_default(), context.out);
     let version = number(arguments, "v", -1, "an int")?;
     let path = checked(path)?;
     if acl.is_empty() {
-        return Err(ZkError { code: ErrorCode::INVALID_ACL, op: OpCode::SET_ACL, path: None }.into());
+        return Err(
+            ZkError { code: ErrorCode::INVALID_ACL, op: OpCode::SET_ACL, path: None }.into()
+        );
     }
     if !arguments.has("R") {
         let stat = context.client.set_acl(path, &acl, version).await?;

@@ -23,7 +23,9 @@ pub(super) async fn who_am_i(context: &Context) -> Result<(), CliError> {
     let clients = context.client.who_am_i().await?;
     context.out.result(
         || {
-            let all = clients.iter().map(|client| json!({"scheme": client.auth_scheme, "user": client.user}));
+            let all = clients
+                .iter()
+                .map(|client| json!({"scheme": client.auth_scheme, "user": client.user}));
             json!({"clients": all.collect::<Vec<_>>()})
         },
         |out| {
@@ -40,7 +42,11 @@ pub(crate) fn version(out: Output) -> Result<(), CliError> {
     let version = env!("CARGO_PKG_VERSION");
     out.result(
         || json!({"version": version}),
-        |out| out.line(&format!("ZooKeeper CLI version: Paddock {version}, with the commands of ZooKeeper 3.9")),
+        |out| {
+            out.line(&format!(
+                "ZooKeeper CLI version: Paddock {version}, with the commands of ZooKeeper 3.9"
+            ))
+        },
     );
     Ok(())
 }
@@ -51,7 +57,11 @@ pub(super) async fn config(context: &Context, arguments: &Arguments) -> Result<(
     let servers = client_servers(text.as_deref().unwrap_or_default());
     print_config(context.out, text.as_deref(), &stat, |out| {
         let text = text.as_deref().unwrap_or("null");
-        if arguments.has("c") { out.line(&servers) } else { out.line(text) }
+        if arguments.has("c") {
+            out.line(&servers)
+        } else {
+            out.line(text)
+        }
         if arguments.has("s") {
             out.stat(&stat);
         }
@@ -61,7 +71,8 @@ pub(super) async fn config(context: &Context, arguments: &Arguments) -> Result<(
 
 fn print_config(out: Output, config: Option<&str>, stat: &Stat, text: impl FnOnce(Output)) {
     let connect = config.map(client_servers);
-    let connect = connect.as_deref().and_then(|both| both.split_once(' ')).map(|(_, servers)| servers);
+    let connect =
+        connect.as_deref().and_then(|both| both.split_once(' ')).map(|(_, servers)| servers);
     out.result(|| json!({"config": config, "connect": connect, "stat": stat_json(stat)}), text);
 }
 
@@ -87,14 +98,16 @@ fn client_servers(config: &str) -> String {
 }
 
 pub(super) async fn reconfig(context: &Context, arguments: &Arguments) -> Result<(), CliError> {
-    let [file, members, add, remove] = ["file", "members", "add", "remove"].map(|option| arguments.value(option));
+    let [file, members, add, remove] =
+        ["file", "members", "add", "remove"].map(|option| arguments.value(option));
     if file.or(members).or(add).or(remove).is_none() {
         return Err(CliError::usage(find("reconfig").expect("a command").usage()));
     }
     let version = match arguments.value("v") {
         None => -1,
-        Some(text) => i64::from_str_radix(text, 16)
-            .map_err(|_| CliError::usage("-v must be followed by a long (configuration version)"))?,
+        Some(text) => i64::from_str_radix(text, 16).map_err(|_| {
+            CliError::usage("-v must be followed by a long (configuration version)")
+        })?,
     };
     if file.or(members).is_some() && add.or(remove).is_some() {
         return Err(CliError::usage(
@@ -103,7 +116,9 @@ pub(super) async fn reconfig(context: &Context, arguments: &Arguments) -> Result
         ));
     }
     if file.is_some() && members.is_some() {
-        return Err(CliError::usage("Can't use -file and -members together (conflicting non-incremental modes)"));
+        return Err(CliError::usage(
+            "Can't use -file and -members together (conflicting non-incremental modes)",
+        ));
     }
     let members = match file {
         None => members.map(str::to_lowercase),
@@ -114,8 +129,10 @@ pub(super) async fn reconfig(context: &Context, arguments: &Arguments) -> Result
         }
     };
     let (add, remove) = (add.map(str::to_lowercase), remove.map(str::to_lowercase));
-    let (config, stat) =
-        context.client.reconfig(add.as_deref(), remove.as_deref(), members.as_deref(), version).await?;
+    let (config, stat) = context
+        .client
+        .reconfig(add.as_deref(), remove.as_deref(), members.as_deref(), version)
+        .await?;
     let text = config.as_deref().map(String::from_utf8_lossy);
     print_config(context.out, text.as_deref(), &stat, |out| {
         out.line(&format!("Committed new configuration:\n{}", text.as_deref().unwrap_or_default()));

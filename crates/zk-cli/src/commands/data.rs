@@ -15,8 +15,13 @@ use crate::arguments::Arguments;
 use crate::error::CliError;
 use crate::output::{data_json, hex_dump, stat_json};
 
-pub(super) async fn create(context: &Context, arguments: &Arguments, path: &str) -> Result<(), CliError> {
-    let [ephemeral, sequential, container, ttl] = ["e", "s", "c", "t"].map(|option| arguments.has(option));
+pub(super) async fn create(
+    context: &Context,
+    arguments: &Arguments,
+    path: &str,
+) -> Result<(), CliError> {
+    let [ephemeral, sequential, container, ttl] =
+        ["e", "s", "c", "t"].map(|option| arguments.has(option));
     if container && (ephemeral || sequential) {
         return Err(CliError::usage(
             "-c cannot be combined with -s or -e. Containers cannot be ephemeral or sequential.",
@@ -39,7 +44,9 @@ pub(super) async fn create(context: &Context, arguments: &Arguments, path: &str)
         (false, false, false) => CreateMode::Persistent,
     };
     if ttl && !(1..=TTL_MAX_MS).contains(&ttl_ms) {
-        return Err(CliError::usage(format!("ttl must be positive and cannot be larger than: {TTL_MAX_MS}")));
+        return Err(CliError::usage(format!(
+            "ttl must be positive and cannot be larger than: {TTL_MAX_MS}"
+        )));
     }
     let data = arguments.word(1).map(str::as_bytes);
     let acl = match arguments.word(2) {
@@ -69,14 +76,22 @@ pub(super) async fn create(context: &Context, arguments: &Arguments, path: &str)
     Ok(())
 }
 
-pub(super) async fn delete(context: &Context, arguments: &Arguments, path: &str) -> Result<(), CliError> {
+pub(super) async fn delete(
+    context: &Context,
+    arguments: &Arguments,
+    path: &str,
+) -> Result<(), CliError> {
     let version = number(arguments, "v", -1, "an int")?;
     context.client.delete(path, version).await?;
     context.out.result(|| json!({"path": path, "deleted": true}), |_| ());
     Ok(())
 }
 
-pub(super) async fn get(context: &Context, arguments: &Arguments, path: &str) -> Result<(), CliError> {
+pub(super) async fn get(
+    context: &Context,
+    arguments: &Arguments,
+    path: &str,
+) -> Result<(), CliError> {
     let (data, stat) = context.client.get_data(path, arguments.has("w")).await?;
     context.out.result(
         || {
@@ -104,10 +119,16 @@ pub(super) async fn get(context: &Context, arguments: &Arguments, path: &str) ->
     Ok(())
 }
 
-pub(super) async fn set(context: &Context, arguments: &Arguments, path: &str) -> Result<(), CliError> {
+pub(super) async fn set(
+    context: &Context,
+    arguments: &Arguments,
+    path: &str,
+) -> Result<(), CliError> {
     let text = arguments.word(1).unwrap_or_default();
     let data = if arguments.has("b") {
-        BASE64_STANDARD.decode(text).map_err(|error| CliError::usage(format!("data is not base64: {error}")))?
+        BASE64_STANDARD
+            .decode(text)
+            .map_err(|error| CliError::usage(format!("data is not base64: {error}")))?
     } else {
         text.as_bytes().to_vec()
     };
@@ -124,9 +145,14 @@ pub(super) async fn set(context: &Context, arguments: &Arguments, path: &str) ->
     Ok(())
 }
 
-pub(super) async fn stat(context: &Context, arguments: &Arguments, path: &str) -> Result<(), CliError> {
+pub(super) async fn stat(
+    context: &Context,
+    arguments: &Arguments,
+    path: &str,
+) -> Result<(), CliError> {
     let stat = context.client.exists(path, arguments.has("w")).await?;
-    let missing = || ZkError { code: ErrorCode::NO_NODE, op: OpCode::EXISTS, path: Some(path.to_owned()) };
+    let missing =
+        || ZkError { code: ErrorCode::NO_NODE, op: OpCode::EXISTS, path: Some(path.to_owned()) };
     let stat = stat.ok_or_else(missing)?;
     context.out.result(|| json!({"path": path, "stat": stat_json(&stat)}), |out| out.stat(&stat));
     Ok(())
@@ -135,7 +161,9 @@ pub(super) async fn stat(context: &Context, arguments: &Arguments, path: &str) -
 pub(super) async fn sync(context: &Context, path: &str) -> Result<(), CliError> {
     match context.client.sync(path).await {
         Ok(()) => {
-            context.out.result(|| json!({"path": path, "synced": true}), |out| out.line("Sync is OK"));
+            context
+                .out
+                .result(|| json!({"path": path, "synced": true}), |out| out.line("Sync is OK"));
             Ok(())
         }
         Err(error) if context.out.json => Err(error.into()),
@@ -148,7 +176,9 @@ pub(super) async fn sync(context: &Context, path: &str) -> Result<(), CliError> 
 
 pub(super) async fn all_children_number(context: &Context, path: &str) -> Result<(), CliError> {
     let number = context.client.get_all_children_number(path).await?;
-    context.out.result(|| json!({"path": path, "number": number}), |out| out.line(&number.to_string()));
+    context
+        .out
+        .result(|| json!({"path": path, "number": number}), |out| out.line(&number.to_string()));
     Ok(())
 }
 

@@ -86,7 +86,16 @@ enum Deprecated {
 
 impl Spec {
     const fn new(action: Action, name: &'static str, usage: &'static str, words: usize) -> Self {
-        Self { name, usage, action, options: &[], group: Group::None, words, explains: false, deprecated: None }
+        Self {
+            name,
+            usage,
+            action,
+            options: &[],
+            group: Group::None,
+            words,
+            explains: false,
+            deprecated: None,
+        }
     }
 
     const fn options(mut self, options: &'static [Opt]) -> Self {
@@ -166,7 +175,9 @@ impl Spec {
             | Action::WhoAmI => return Ok(Arguments::words_only(line)),
             _ => {} // the others have options or a number of words
         }
-        let parse = |line: &[String]| crate::arguments::parse(self.options, self.group, line).map_err(CliError::usage);
+        let parse = |line: &[String]| {
+            crate::arguments::parse(self.options, self.group, line).map_err(CliError::usage)
+        };
         let mut arguments = parse(line)?;
         if self.action == Action::Ls && arguments.has("?") {
             out.line("usage: ls [options] path");
@@ -211,7 +222,8 @@ fn explain(options: &[Opt]) -> String {
     options.sort_by_key(|opt| opt.name.to_lowercase());
     let lead = |opt: &Opt| format!(" -{}{}", opt.name, if opt.takes_value { " <arg>" } else { "" });
     let width = options.iter().map(|opt| lead(opt).len()).max().unwrap_or(0);
-    let lines: Vec<String> = options.iter().map(|opt| format!("{:<width$}   {}", lead(opt), opt.about)).collect();
+    let lines: Vec<String> =
+        options.iter().map(|opt| format!("{:<width$}   {}", lead(opt), opt.about)).collect();
     lines.join("\n")
 }
 
@@ -341,7 +353,9 @@ pub(crate) fn unknown(name: &str, out: Output) -> CliError {
     }
     // Apache's wording, which says it twice.
     let mut text = format!("Command not found: Command not found {name}");
-    let near = COMMANDS.iter().find(|spec| spec.name.eq_ignore_ascii_case(name) || one_edit(spec.name, name));
+    let near = COMMANDS
+        .iter()
+        .find(|spec| spec.name.eq_ignore_ascii_case(name) || one_edit(spec.name, name));
     if let Some(spec) = near {
         text.push_str(&format!("\nDid you mean {}?", spec.name));
     }
@@ -369,17 +383,26 @@ fn checked(path: &str) -> Result<&str, CliError> {
 }
 
 /// An option's number, or `default`.
-fn number<T: std::str::FromStr>(arguments: &Arguments, option: &str, default: T, kind: &str) -> Result<T, CliError> {
+fn number<T: std::str::FromStr>(
+    arguments: &Arguments,
+    option: &str,
+    default: T,
+    kind: &str,
+) -> Result<T, CliError> {
     match arguments.value(option) {
         None => Ok(default),
-        Some(text) => {
-            text.parse().map_err(|_| CliError::usage(format!("-{option} argument must be {kind} value")))
-        }
+        Some(text) => text
+            .parse()
+            .map_err(|_| CliError::usage(format!("-{option} argument must be {kind} value"))),
     }
 }
 
 /// Runs a command that needs a session.
-pub(crate) async fn run(context: &Context, action: Action, arguments: &Arguments) -> Result<(), CliError> {
+pub(crate) async fn run(
+    context: &Context,
+    action: Action,
+    arguments: &Arguments,
+) -> Result<(), CliError> {
     // `Spec::parse` has checked that they are there.
     let path = arguments.word(0).unwrap_or_default();
     match action {
@@ -393,7 +416,9 @@ pub(crate) async fn run(context: &Context, action: Action, arguments: &Arguments
         Action::Get => data::get(context, arguments, checked(path)?).await,
         Action::GetAcl => acl::get(context, arguments, checked(path)?).await,
         Action::GetAllChildrenNumber => data::all_children_number(context, checked(path)?).await,
-        Action::GetEphemerals => data::ephemerals(context, checked(arguments.word(0).unwrap_or("/"))?).await,
+        Action::GetEphemerals => {
+            data::ephemerals(context, checked(arguments.word(0).unwrap_or("/"))?).await
+        }
         Action::ListQuota => quota::list(context, path).await,
         Action::Ls => tree::ls(context, arguments, checked(path)?).await,
         Action::Reconfig => admin::reconfig(context, arguments).await,
@@ -405,7 +430,12 @@ pub(crate) async fn run(context: &Context, action: Action, arguments: &Arguments
         Action::Sync => data::sync(context, checked(path)?).await,
         Action::Version => version(context.out),
         Action::WhoAmI => admin::who_am_i(context).await,
-        Action::Close | Action::Connect | Action::History | Action::PrintWatches | Action::Quit | Action::Redo => {
+        Action::Close
+        | Action::Connect
+        | Action::History
+        | Action::PrintWatches
+        | Action::Quit
+        | Action::Redo => {
             unreachable!("the shell does these itself")
         }
     }

@@ -43,7 +43,9 @@ pub(super) async fn list(context: &Context, path: &str) -> Result<(), CliError> 
     let limits = limits_of(path);
     context.out.text_notice(&format!("absolute path is {limits}"));
     checked(&limits)?;
-    let both = async { Ok((read(&context.client, &limits).await?, read(&context.client, &stats_of(path)).await?)) };
+    let both = async {
+        Ok((read(&context.client, &limits).await?, read(&context.client, &stats_of(path)).await?))
+    };
     let (quota, usage) = match both.await {
         Ok(both) => both,
         Err(error) => return missing(path, error),
@@ -68,7 +70,11 @@ fn missing(path: &str, error: CliError) -> Result<(), CliError> {
     Err(error)
 }
 
-pub(super) async fn delete(context: &Context, arguments: &Arguments, path: &str) -> Result<(), CliError> {
+pub(super) async fn delete(
+    context: &Context,
+    arguments: &Arguments,
+    path: &str,
+) -> Result<(), CliError> {
     let client = &context.client;
     let limits = limits_of(path);
     if client.exists(&limits, false).await?.is_none() {
@@ -110,7 +116,11 @@ async fn remove(client: &Client, path: &str) -> Result<(), ZkError> {
     Ok(())
 }
 
-pub(super) async fn set(context: &Context, arguments: &Arguments, path: &str) -> Result<(), CliError> {
+pub(super) async fn set(
+    context: &Context,
+    arguments: &Arguments,
+    path: &str,
+) -> Result<(), CliError> {
     if path.starts_with(ROOT) {
         return Err(CliError::failed(format!("cannot set a quota under the path: {ROOT}")));
     }
@@ -118,12 +128,11 @@ pub(super) async fn set(context: &Context, arguments: &Arguments, path: &str) ->
     for (_, key) in KEYS {
         wanted.set(key, -1);
     }
-    let (option, key) = *KEYS.iter().find(|(option, _)| arguments.has(option)).expect("the parser requires one");
-    let value: i64 = arguments
-        .value(option)
-        .unwrap_or_default()
-        .parse()
-        .map_err(|_| CliError::usage("NumberFormatException happens when parsing the option value"))?;
+    let (option, key) =
+        *KEYS.iter().find(|(option, _)| arguments.has(option)).expect("the parser requires one");
+    let value: i64 = arguments.value(option).unwrap_or_default().parse().map_err(|_| {
+        CliError::usage("NumberFormatException happens when parsing the option value")
+    })?;
     if (key == COUNT || key == COUNT_HARD) && value <= 0 {
         return Err(CliError::usage("the num quota must be greater than zero"));
     }
@@ -144,11 +153,25 @@ pub(super) async fn set(context: &Context, arguments: &Arguments, path: &str) ->
     }
     let (limits, stats) = (format!("{dir}/{LIMITS}"), format!("{dir}/{STATS}"));
     let quota = if client.exists(&limits, false).await?.is_none() {
-        client.create(&limits, Some(wanted.to_string().as_bytes()), &Acl::open(), CreateMode::Persistent).await?;
+        client
+            .create(
+                &limits,
+                Some(wanted.to_string().as_bytes()),
+                &Acl::open(),
+                CreateMode::Persistent,
+            )
+            .await?;
         let mut usage = Quota::default();
         usage.set(COUNT, 0);
         usage.set(BYTES, 0);
-        client.create(&stats, Some(usage.to_string().as_bytes()), &Acl::open(), CreateMode::Persistent).await?;
+        client
+            .create(
+                &stats,
+                Some(usage.to_string().as_bytes()),
+                &Acl::open(),
+                CreateMode::Persistent,
+            )
+            .await?;
         // The server has counted by now.
         warn(context, &wanted, &read(client, &stats).await?);
         wanted
@@ -188,7 +211,9 @@ async fn refuse_nested(client: &Client, path: &str) -> Result<(), CliError> {
     let mut parent = zk_proto::path::parent(path);
     while parent != "/" {
         if client.exists(&limits_of(parent), false).await?.is_some() {
-            return Err(CliError::failed(format!("{path} has a parent {parent} which has a quota")));
+            return Err(CliError::failed(format!(
+                "{path} has a parent {parent} which has a quota"
+            )));
         }
         parent = zk_proto::path::parent(parent);
     }
@@ -200,7 +225,9 @@ fn warn(context: &Context, quota: &Quota, usage: &Quota) {
         let used = usage.get(soft);
         let exceeded = |key| quota.get(key) > -1 && quota.get(key) < used;
         if exceeded(soft) || exceeded(hard) {
-            let text = format!("[Warning]: the {what} quota you create is less than the existing {what}:{used}");
+            let text = format!(
+                "[Warning]: the {what} quota you create is less than the existing {what}:{used}"
+            );
             if context.out.json { context.out.notice(&text) } else { context.out.line(&text) }
         }
     }

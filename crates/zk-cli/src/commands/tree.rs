@@ -18,7 +18,11 @@ use crate::output::stat_json;
 /// Requests in flight while a tree is walked.
 const WINDOW: usize = 64;
 
-pub(super) async fn ls(context: &Context, arguments: &Arguments, path: &str) -> Result<(), CliError> {
+pub(super) async fn ls(
+    context: &Context,
+    arguments: &Arguments,
+    path: &str,
+) -> Result<(), CliError> {
     let watch = arguments.has("w");
     if arguments.has("R") {
         let out = context.out;
@@ -72,11 +76,14 @@ fn visit_below<'a>(
             each(path);
         }
         for window in paths.chunks(WINDOW) {
-            let lists: Vec<_> = window.iter().map(|path| client.get_children(path, watch)).collect();
+            let lists: Vec<_> =
+                window.iter().map(|path| client.get_children(path, watch)).collect();
             for (path, list) in window.iter().zip(lists) {
                 match list.await {
                     Ok(children) if children.is_empty() => {}
-                    Ok(children) => visit_below(client, path.clone(), children, watch, each).await?,
+                    Ok(children) => {
+                        visit_below(client, path.clone(), children, watch, each).await?
+                    }
                     // Deleted since it was listed.
                     Err(error) if error.code == ErrorCode::NO_NODE => {}
                     Err(error) => return Err(error),
@@ -105,7 +112,11 @@ async fn list(client: &Client, root: &str) -> Result<Vec<String>, ZkError> {
     Ok(paths)
 }
 
-pub(super) async fn delete_all(context: &Context, arguments: &Arguments, root: &str) -> Result<(), CliError> {
+pub(super) async fn delete_all(
+    context: &Context,
+    arguments: &Arguments,
+    root: &str,
+) -> Result<(), CliError> {
     /// Batches in flight.
     const BATCHES: usize = 10;
     let batch = number(arguments, "b", 1000i32, "an int")?;
@@ -125,14 +136,17 @@ pub(super) async fn delete_all(context: &Context, arguments: &Arguments, root: &
     loop {
         while failed.is_none() && pending.len() < BATCHES {
             let Some(paths) = batches.next() else { break };
-            let delete = |path: &String| MultiOp::Delete(DeleteRequest { path: path.clone(), version: -1 });
+            let delete =
+                |path: &String| MultiOp::Delete(DeleteRequest { path: path.clone(), version: -1 });
             pending.push_back((paths, context.client.multi(paths.iter().map(delete).collect())));
         }
         let Some((paths, results)) = pending.pop_front() else { break };
         let error = match results.await {
             Err(error) => Some(error),
             Ok(results) => results.into_iter().zip(paths).find_map(|(result, path)| match result {
-                MultiResult::Error(code) if code != ErrorCode::OK && code != ErrorCode::RUNTIME_INCONSISTENCY => {
+                MultiResult::Error(code)
+                    if code != ErrorCode::OK && code != ErrorCode::RUNTIME_INCONSISTENCY =>
+                {
                     Some(ZkError { code, op: zk_proto::OpCode::DELETE, path: Some(path.clone()) })
                 }
                 _ => None, // deleted, or not tried

@@ -5,10 +5,16 @@ use super::{Context, find};
 use crate::arguments::Arguments;
 use crate::error::CliError;
 
-pub(super) async fn add(context: &Context, arguments: &Arguments, path: &str) -> Result<(), CliError> {
+pub(super) async fn add(
+    context: &Context,
+    arguments: &Arguments,
+    path: &str,
+) -> Result<(), CliError> {
     let (mode, name) = match arguments.value("m").map(str::to_uppercase).as_deref() {
         Some("PERSISTENT") => (AddWatchMode::Persistent, "PERSISTENT"),
-        None | Some("PERSISTENT_RECURSIVE") => (AddWatchMode::PersistentRecursive, "PERSISTENT_RECURSIVE"),
+        None | Some("PERSISTENT_RECURSIVE") => {
+            (AddWatchMode::PersistentRecursive, "PERSISTENT_RECURSIVE")
+        }
         Some(_) => return Err(CliError::usage(find("addWatch").expect("a command").usage())),
     };
     context.client.add_watch(path, mode).await?;
@@ -16,7 +22,11 @@ pub(super) async fn add(context: &Context, arguments: &Arguments, path: &str) ->
     Ok(())
 }
 
-pub(super) async fn remove(context: &Context, arguments: &Arguments, path: &str) -> Result<(), CliError> {
+pub(super) async fn remove(
+    context: &Context,
+    arguments: &Arguments,
+    path: &str,
+) -> Result<(), CliError> {
     let types = [
         ("c", WatcherType::Children),
         ("d", WatcherType::Data),

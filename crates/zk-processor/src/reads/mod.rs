@@ -11,7 +11,7 @@ use zk_proto::{ErrorCode, OpCode, Request, SessionId};
 use zk_tree::{Database, WatchKind, ZnodeRef};
 
 use crate::auth::Authenticator;
-use crate::client::{Client, ClientState};
+use crate::client::Client;
 
 /// What a read looks at: the tree under its lock, and who asks.
 pub(crate) struct Read<'a> {
@@ -22,28 +22,23 @@ pub(crate) struct Read<'a> {
     pub(crate) session: SessionId,
 }
 
-/// How many replies and events a read queued, by which the connection's counts go up.
-pub(crate) struct Answer {
-    pub(crate) err: ErrorCode,
-    pub(crate) events: u64,
-}
-
 impl<'a> Read<'a> {
-    pub(crate) fn new(
-        db: &'a Database,
-        auth: &'a Authenticator,
-        client: &'a Client,
-        state: &'a ClientState,
-    ) -> Self {
-        Self { db, auth, client, ids: &state.auth, session: state.session }
+    /// What goes out before the reply: the events that setWatches catches up with. Gives their number.
+    pub(crate) fn catch_up(&self, request: &Request) -> u64 {
+        match request {
+            Request::SetWatches(request) => watches::set(self, request),
+            Request::SetWatches2(request) => watches::set2(self, request),
+            _ => 0, // anything else has no events of its own
+        }
     }
 
-    /// Appends the reply's body to `body`; with an error nothing is appended. Events that have to go
-    /// out before the reply are pushed to the outbox.
-    pub(crate) fn run(&self, request: &Request, body: &mut BytesMut) -> Answer {
-        let mut events = 0;
-        let result = match request {
-            Request::Ping => Ok(()),
+    /// Appends the reply's body to `body`.
+    ///
+    /// # Errors
+    /// What the client is told; what has been appended means nothing then.
+    pub(crate) fn run(&self, request: &Request, body: &mut BytesMut) -> Result<(), ErrorCode> {
+        match request {
+            Request::Ping | Request::SetWatches(_) | Request::SetWatches2(_) => Ok(()),
             Request::Exists(request) => znode::exists(self, request, body),
             Request::GetData(request) => znode::data(self, request, body),
             Request::GetAcl(request) => znode::acl(self, request, body),
@@ -66,14 +61,6 @@ impl<'a> Read<'a> {
             Request::AddWatch(request) => watches::add(self, request, body),
             Request::CheckWatches(request) => watches::check(self, request),
             Request::RemoveWatches(request) => watches::remove(self, request),
-            Request::SetWatches(request) => {
-                events = watches::set(self, request);
-                Ok(())
-            }
-            Request::SetWatches2(request) => {
-                events = watches::set2(self, request);
-                Ok(())
-            }
             Request::Create(_)
             | Request::Create2(_)
             | Request::CreateContainer(_)
@@ -87,8 +74,7 @@ impl<'a> Read<'a> {
             | Request::CloseSession
             | Request::Auth(_)
             | Request::Sasl(_) => unreachable!("{} is no read", request.op()),
-        };
-        Answer { err: result.err().unwrap_or(ErrorCode::OK), events }
+        }
     }
 
     fn find(&self, path: &str) -> Result<ZnodeRef<'a>, ErrorCode> {

@@ -1,10 +1,14 @@
 //! multiRead: each operation has a result or an error of its own.
 
-use bytes::{Bytes, BytesMut};
-use zk_proto::multi::{MultiReadOp, MultiRequest, MultiResponse, MultiResult};
-use zk_proto::{ErrorCode, Record};
+use bytes::BytesMut;
+use zk_proto::multi::{MultiHeader, MultiReadOp, MultiRequest, MultiResponse, MultiResult};
+use zk_proto::{ErrorCode, OpCode, Record};
 
 use super::Read;
+use crate::reply;
+
+/// The longest reply, in bytes: a request of a MiB can ask for the same MiB seventy thousand times.
+const REPLY_MAX: usize = 64 << 20;
 
 pub(super) fn run(
     read: &Read<'_>,
@@ -16,15 +20,35 @@ pub(super) fn run(
         MultiRequest::Write(ops) if ops.is_empty() => &[],
         MultiRequest::Write(_) => return Err(ErrorCode::MARSHALLING_ERROR),
     };
-    let one = |op: &MultiReadOp| match op {
-        MultiReadOp::GetData(request) => read.find_readable(&request.path).map(|znode| {
-            MultiResult::GetData(znode.data().map(Bytes::copy_from_slice), znode.stat())
-        }),
-        MultiReadOp::GetChildren(request) => read
-            .find_readable(&request.path)
-            .map(|znode| MultiResult::GetChildren(znode.children().map(str::to_owned).collect())),
-    };
-    let results = ops.iter().map(|op| one(op).unwrap_or_else(MultiResult::Error)).collect();
-    MultiResponse(results).encode(body);
+    let start = body.len();
+    // The end of the list, and an error's result, are what the record makes of them.
+    let end = MultiResponse(Vec::new()).to_bytes();
+    for op in ops {
+        if let Err(err) = one(read, op, body) {
+            let result = MultiResponse(vec![MultiResult::Error(err)]).to_bytes();
+            body.extend_from_slice(&result[..result.len() - end.len()]);
+        }
+        if body.len() - start > REPLY_MAX {
+            return Err(ErrorCode::MARSHALLING_ERROR);
+        }
+    }
+    body.extend_from_slice(&end);
+    Ok(())
+}
+
+fn one(read: &Read<'_>, op: &MultiReadOp, body: &mut BytesMut) -> Result<(), ErrorCode> {
+    let header = |op| MultiHeader { op, done: false, err: ErrorCode::OK };
+    match op {
+        MultiReadOp::GetData(request) => {
+            let znode = read.find_readable(&request.path)?;
+            header(OpCode::GET_DATA).encode(body);
+            reply::data_and_stat(body, znode.data(), &znode.stat());
+        }
+        MultiReadOp::GetChildren(request) => {
+            let znode = read.find_readable(&request.path)?;
+            header(OpCode::GET_CHILDREN).encode(body);
+            reply::names(body, znode.num_children(), znode.children());
+        }
+    }
     Ok(())
 }

@@ -9,15 +9,10 @@ use super::Read;
 use crate::auth;
 
 pub(super) fn ephemerals(read: &Read<'_>, request: &GetEphemeralsRequest, body: &mut BytesMut) {
-    let prefix = request.prefix_path.as_deref().map(str::trim).unwrap_or_default();
-    let wanted = |path: &str| prefix.is_empty() || prefix == "/" || path.starts_with(prefix);
-    let ephemerals = read
-        .db
-        .tree
-        .ephemerals(read.session)
-        .map(|path| path.to_string())
-        .filter(|path| wanted(path))
-        .collect();
+    let prefix = request.prefix_path.as_deref().unwrap_or_default();
+    let all = matches!(prefix.trim(), "" | "/");
+    let mine = read.db.tree.ephemerals(read.session);
+    let ephemerals = mine.filter(|path| all || path.starts_with(prefix)).collect();
     GetEphemeralsResponse { ephemerals }.encode(body);
 }
 

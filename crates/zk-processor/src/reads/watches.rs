@@ -52,32 +52,42 @@ pub(super) fn remove(read: &Read<'_>, request: &RemoveWatchesRequest) -> Result<
 /// Sets a client's watches again after it reconnected. What changed since it last heard fires at
 /// once, ahead of the reply (facts, section 1.14). Gives the number of events.
 pub(super) fn set(read: &Read<'_>, request: &SetWatches) -> u64 {
-    let mut catch_up = CatchUp { read, relative: request.relative_zxid, events: 0 };
-    for path in &request.data_watches {
-        catch_up.data(path);
-    }
-    for path in &request.exist_watches {
-        catch_up.exist(path);
-    }
-    for path in &request.child_watches {
-        catch_up.child(path);
-    }
-    catch_up.events
+    let SetWatches { relative_zxid, data_watches, exist_watches, child_watches } = request;
+    catch_up(read, *relative_zxid, data_watches, exist_watches, child_watches)
 }
 
 /// The same with persistent watches, which have nothing to catch up with.
 pub(super) fn set2(read: &Read<'_>, request: &SetWatches2) -> u64 {
-    let SetWatches2 { relative_zxid, data_watches, exist_watches, child_watches, .. } =
-        request.clone();
-    let events =
-        set(read, &SetWatches { relative_zxid, data_watches, exist_watches, child_watches });
-    for path in &request.persistent_watches {
+    let SetWatches2 {
+        relative_zxid,
+        data_watches,
+        exist_watches,
+        child_watches,
+        persistent_watches,
+        persistent_recursive_watches,
+    } = request;
+    let events = catch_up(read, *relative_zxid, data_watches, exist_watches, child_watches);
+    for path in persistent_watches {
         read.watch(path, WatchKind::Persistent);
     }
-    for path in &request.persistent_recursive_watches {
+    for path in persistent_recursive_watches {
         read.watch(path, WatchKind::PersistentRecursive);
     }
     events
+}
+
+fn catch_up(
+    read: &Read<'_>,
+    relative: Zxid,
+    data: &[String],
+    exist: &[String],
+    child: &[String],
+) -> u64 {
+    let mut catch_up = CatchUp { read, relative, events: 0 };
+    data.iter().for_each(|path| catch_up.data(path));
+    exist.iter().for_each(|path| catch_up.exist(path));
+    child.iter().for_each(|path| catch_up.child(path));
+    catch_up.events
 }
 
 struct CatchUp<'a, 'r> {

@@ -28,7 +28,7 @@ pub(super) fn exists(
     if request.watch {
         read.watch(&request.path, WatchKind::Data);
     }
-    found.ok_or(ErrorCode::NO_NODE)?.stat().encode(body);
+    reply::put_stat(body, &found.ok_or(ErrorCode::NO_NODE)?.stat());
     Ok(())
 }
 
@@ -74,7 +74,7 @@ pub(super) fn children(
     }
     reply::names(body, znode.num_children(), znode.children());
     if op == OpCode::GET_CHILDREN2 {
-        znode.stat().encode(body);
+        reply::put_stat(body, &znode.stat());
     }
     Ok(())
 }

@@ -8,11 +8,12 @@ use zk_proto::txn::{CheckVersionTxn, Txn};
 use super::validate;
 use crate::prep::{Prep, next_version};
 
-pub(crate) fn prepare(prep: &Prep<'_>, request: &CheckVersionRequest) -> Result<Txn, ErrorCode> {
+pub(crate) fn prepare(prep: &Prep<'_>, request: CheckVersionRequest) -> Result<Txn, ErrorCode> {
     prep.check_session()?;
-    validate(&request.path)?;
-    let view = prep.find(&request.path)?;
+    let CheckVersionRequest { path, version } = request;
+    validate(&path)?;
+    let view = prep.find(&path)?;
     prep.check_acl(view.acl(), Perms::READ)?;
-    let version = next_version(view.stat().version, request.version)?;
-    Ok(Txn::Check(CheckVersionTxn { path: request.path.clone(), version }))
+    let version = next_version(view.stat().version, version)?;
+    Ok(Txn::Check(CheckVersionTxn { path, version }))
 }

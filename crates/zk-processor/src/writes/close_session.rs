@@ -2,18 +2,16 @@
 
 use std::collections::BTreeSet;
 
-use zk_proto::path;
 use zk_proto::txn::{CloseSessionTxn, Txn};
 
 use crate::prep::Prep;
 
 pub(crate) fn prepare(prep: &mut Prep<'_>) -> Txn {
     let mut paths: BTreeSet<String> =
-        prep.tree.ephemerals(prep.session).map(|path| path.to_string()).collect();
+        prep.tree.ephemerals(prep.session).collect();
     prep.changes.amend_ephemerals(prep.session, &mut paths);
     for path in &paths {
-        prep.put_parent(path::parent(path), |parent| parent.num_children -= 1);
-        prep.put(path, None);
+        prep.delete(path);
     }
     Txn::CloseSession(Some(CloseSessionTxn { paths_to_delete: paths.into_iter().collect() }))
 }

@@ -1,12 +1,12 @@
 //! create, create2, createContainer, createTTL.
 
 use zk_proto::acl::{Acl, Perms};
-use zk_proto::create_mode::{CONTAINER_OWNER, CreateMode, OwnerKind};
+use zk_proto::create_mode::{CONTAINER_OWNER, CreateMode, ExtendedTypes, OwnerKind};
 use zk_proto::proto::{CreateRequest, CreateTtlRequest};
 use zk_proto::txn::{CreateContainerTxn, CreateTtlTxn, CreateTxn, Txn};
-use zk_proto::{Buffer, ErrorCode};
+use zk_proto::{Buffer, ErrorCode, path};
 
-use super::{parent_of, validate};
+use super::{data_len, parent_of, validate};
 use crate::outstanding::ChangedNode;
 use crate::prep::Prep;
 
@@ -22,47 +22,46 @@ pub(crate) enum Kind {
 }
 
 /// A create request of any kind.
-pub(crate) struct Create<'a> {
+pub(crate) struct Create {
     kind: Kind,
-    path: &'a str,
-    data: &'a Buffer,
-    acl: &'a [Acl],
+    path: String,
+    data: Buffer,
+    acl: Vec<Acl>,
     flags: i32,
     ttl: i64,
 }
 
 impl Kind {
-    pub(crate) fn of(self, request: &CreateRequest) -> Create<'_> {
+    pub(crate) fn of(self, request: CreateRequest) -> Create {
         let CreateRequest { path, data, acl, flags } = request;
-        Create { kind: self, path, data, acl, flags: *flags, ttl: -1 }
+        Create { kind: self, path, data, acl, flags, ttl: -1 }
     }
 }
 
-impl<'a> Create<'a> {
-    pub(crate) fn ttl(request: &'a CreateTtlRequest) -> Self {
+impl Create {
+    pub(crate) fn ttl(request: CreateTtlRequest) -> Self {
         let CreateTtlRequest { path, data, acl, flags, ttl } = request;
-        Create { kind: Kind::Ttl, path, data, acl, flags: *flags, ttl: *ttl }
+        Self { kind: Kind::Ttl, path, data, acl, flags, ttl }
     }
 }
 
-pub(crate) fn prepare(prep: &mut Prep<'_>, request: &Create<'_>) -> Result<Txn, ErrorCode> {
-    let mode = CreateMode::from_flag(request.flags).ok_or(ErrorCode::BAD_ARGUMENTS)?;
-    let ttl_owner = ttl_owner(prep, request, mode)?;
+pub(crate) fn prepare(prep: &mut Prep<'_>, request: Create) -> Result<Txn, ErrorCode> {
+    let Create { kind, mut path, data, acl, flags, ttl } = request;
+    let mode = CreateMode::from_flag(flags).ok_or(ErrorCode::BAD_ARGUMENTS)?;
+    let owner = owner(prep, kind, mode, ttl)?;
     if mode.is_ephemeral() {
         prep.sessions.check_global(prep.session)?;
     } else {
         prep.check_session()?;
     }
-    let parent_path = parent_of(request.path)?;
-    let acl = prep.config.auth.fixup(request.acl, prep.auth)?;
+    let parent_path = parent_of(&path)?;
+    let acl = prep.config.auth.fixup(acl, prep.auth)?;
     let parent = prep.find(parent_path)?;
     prep.check_acl(parent.acl(), Perms::CREATE)?;
     let parent_stat = parent.stat();
-    let path = if mode.is_sequential() {
-        format!("{}{}", request.path, sequence(parent_stat.cversion))
-    } else {
-        request.path.to_owned()
-    };
+    if mode.is_sequential() {
+        path.push_str(&sequence(parent_stat.cversion));
+    }
     validate(&path)?;
     if prep.find(&path).is_ok() {
         return Err(ErrorCode::NODE_EXISTS);
@@ -70,58 +69,46 @@ pub(crate) fn prepare(prep: &mut Prep<'_>, request: &Create<'_>) -> Result<Txn, 
     if let OwnerKind::Session(_) = prep.config.extended_types.kind(parent_stat.ephemeral_owner) {
         return Err(ErrorCode::NO_CHILDREN_FOR_EPHEMERALS);
     }
-    let bytes = request.data.as_ref().map_or(0, |data| i64::try_from(data.len()).unwrap_or(i64::MAX));
-    prep.check_quota(&path, 1, bytes)?;
+    prep.check_quota(&path, 1, data_len(data.as_deref()))?;
 
+    let zxid = prep.zxid.0;
     let parent_cversion = parent_stat.cversion.wrapping_add(1);
-    let data = request.data.clone();
-    let (owner, txn_acl) = (
-        match (request.kind, mode) {
-            (Kind::Container, _) => CONTAINER_OWNER,
-            (Kind::Ttl, _) => ttl_owner,
-            (Kind::Plain, mode) if mode.is_ephemeral() => prep.session.0,
-            (Kind::Plain, _) => 0,
-        },
-        acl.clone(),
-    );
-    prep.put_parent(parent_path, |parent| {
-        parent.stat.cversion = parent_cversion;
+    // The suffix has no slash in it: the parent is the same.
+    prep.change(path::parent(&path), |parent| {
         parent.num_children += 1;
+        // Only upwards, as the tree will do it: it takes both from transactions in any order.
+        if parent_cversion > parent.stat.cversion {
+            parent.stat.cversion = parent_cversion;
+            parent.stat.pzxid = zxid;
+        }
     });
     let stat = prep.new_stat(owner);
-    prep.put(&path, Some(ChangedNode::new(stat, &acl, data.clone())));
-    Ok(match request.kind {
-        Kind::Plain => Txn::Create(CreateTxn {
-            path,
-            data,
-            acl: txn_acl,
-            ephemeral: mode.is_ephemeral(),
-            parent_cversion,
-        }),
-        Kind::Container => {
-            Txn::CreateContainer(CreateContainerTxn { path, data, acl: txn_acl, parent_cversion })
+    prep.create(&path, ChangedNode::new(stat, &acl, data.clone()));
+    Ok(match kind {
+        Kind::Plain => {
+            let ephemeral = mode.is_ephemeral();
+            Txn::Create(CreateTxn { path, data, acl, ephemeral, parent_cversion })
         }
-        Kind::Ttl => Txn::CreateTtl(CreateTtlTxn {
-            path,
-            data,
-            acl: txn_acl,
-            parent_cversion,
-            ttl: request.ttl,
-        }),
+        Kind::Container => {
+            Txn::CreateContainer(CreateContainerTxn { path, data, acl, parent_cversion })
+        }
+        Kind::Ttl => Txn::CreateTtl(CreateTtlTxn { path, data, acl, parent_cversion, ttl }),
     })
 }
 
-/// The owner field of a TTL znode, 0 for others. Beyond upstream's checks, a createTTL whose flags
-/// have no TTL is refused: its transaction could not be applied.
-fn ttl_owner(prep: &Prep<'_>, request: &Create<'_>, mode: CreateMode) -> Result<i64, ErrorCode> {
-    let types = prep.config.extended_types;
-    if mode.is_ttl() && !types.allows_ttl() {
+/// The owner field of the znode, which depends on the operation before the flags. Beyond upstream's
+/// checks, a createTTL whose flags have no TTL is refused: its transaction could not be applied.
+fn owner(prep: &Prep<'_>, kind: Kind, mode: CreateMode, ttl: i64) -> Result<i64, ErrorCode> {
+    if mode.is_ttl() && !prep.config.extended_types.allows_ttl() {
         return Err(ErrorCode::UNIMPLEMENTED);
     }
-    match (mode.is_ttl(), request.kind) {
-        (true, Kind::Ttl) => types.ttl_owner(request.ttl).ok_or(ErrorCode::BAD_ARGUMENTS),
-        (true, Kind::Plain | Kind::Container) | (false, Kind::Ttl) => Err(ErrorCode::BAD_ARGUMENTS),
-        (false, Kind::Plain | Kind::Container) => Ok(0),
+    match (kind, mode.is_ttl()) {
+        // In the new layout also where the old one is read (`EphemeralType.TTL.toEphemeralOwner`).
+        (Kind::Ttl, true) => ExtendedTypes::Enabled.ttl_owner(ttl).ok_or(ErrorCode::BAD_ARGUMENTS),
+        (Kind::Ttl, false) | (Kind::Plain | Kind::Container, true) => Err(ErrorCode::BAD_ARGUMENTS),
+        (Kind::Container, false) => Ok(CONTAINER_OWNER),
+        (Kind::Plain, false) if mode.is_ephemeral() => Ok(prep.session.0),
+        (Kind::Plain, false) => Ok(0),
     }
 }
 

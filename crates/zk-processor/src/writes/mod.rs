@@ -19,6 +19,10 @@ fn parent_of(path: &str) -> Result<&str, ErrorCode> {
     Ok(path::parent(path))
 }
 
+fn data_len(data: Option<&[u8]>) -> i64 {
+    data.map_or(0, |data| i64::try_from(data.len()).unwrap_or(i64::MAX))
+}
+
 fn validate(path: &str) -> Result<(), ErrorCode> {
     if path::is_valid(path) { Ok(()) } else { Err(ErrorCode::BAD_ARGUMENTS) }
 }

@@ -5,26 +5,23 @@ use zk_proto::acl::Perms;
 use zk_proto::proto::SetDataRequest;
 use zk_proto::txn::{SetDataTxn, Txn};
 
-use super::validate;
+use super::{data_len, validate};
 use crate::prep::{Prep, next_version};
 
-pub(crate) fn prepare(prep: &mut Prep<'_>, request: &SetDataRequest) -> Result<Txn, ErrorCode> {
+pub(crate) fn prepare(prep: &mut Prep<'_>, request: SetDataRequest) -> Result<Txn, ErrorCode> {
     prep.check_session()?;
-    validate(&request.path)?;
-    let view = prep.find(&request.path)?;
+    let SetDataRequest { path, data, version } = request;
+    validate(&path)?;
+    let view = prep.find(&path)?;
     prep.check_acl(view.acl(), Perms::WRITE)?;
-    let len = |data: Option<&[u8]>| {
-        data.map_or(0, |data| i64::try_from(data.len()).unwrap_or(i64::MAX))
-    };
-    if prep.config.enforce_quota {
-        prep.check_quota(&request.path, 0, len(request.data.as_deref()) - len(view.data()))?;
-    }
-    let version = next_version(view.stat().version, request.version)?;
-    let mut node = view.to_changed();
-    node.stat.version = version;
-    node.stat.mzxid = prep.zxid.0;
-    node.stat.mtime = prep.wall_ms;
-    node.data = Some(request.data.clone());
-    prep.put(&request.path, Some(node));
-    Ok(Txn::SetData(SetDataTxn { path: request.path.clone(), data: request.data.clone(), version }))
+    prep.check_quota(&path, 0, data_len(data.as_deref()) - data_len(view.data()))?;
+    let version = next_version(view.stat().version, version)?;
+    let (zxid, wall_ms) = (prep.zxid.0, prep.wall_ms);
+    prep.change(&path, |node| {
+        node.stat.version = version;
+        node.stat.mzxid = zxid;
+        node.stat.mtime = wall_ms;
+        node.data = Some(data.clone());
+    });
+    Ok(Txn::SetData(SetDataTxn { path, data, version }))
 }

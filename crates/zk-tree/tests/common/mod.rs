@@ -24,7 +24,7 @@ use zk_tree::{Outcome, StatsTrack, WatchKind, WatcherId, node_digest};
 
 /// One of `items`, by value.
 pub fn one_of<T: Copy>(random: &mut Prng, items: &[T]) -> T {
-    *one_of(random, items)
+    *random.pick(items)
 }
 
 pub fn random_path(random: &mut Prng) -> String {
