@@ -74,7 +74,7 @@ impl Stamp {
 /// A znode. Its path is spelled by walking up. Two cache lines: what a look-up needs is in the
 /// first, the stat is spread over the second.
 #[derive(Debug)]
-#[repr(C, align(64))]
+#[repr(C)]
 pub(crate) struct Znode {
     pub(crate) name: Name,
     pub(crate) parent: u32,

@@ -26,8 +26,9 @@ use crate::storage;
 /// Room made for one read. Larger requests make it grow as they come in.
 const READ_LEN: usize = 16 << 10;
 
-/// Frames served under one hold of the tree's lock.
-const FRAMES_MAX: usize = 128;
+/// Frames served under one hold of the tree's lock. Also what bounds the replies that pile up before
+/// anyone looks whether the client reads them.
+const FRAMES_MAX: usize = 64;
 
 /// How long a closed connection is kept, so that its last bytes arrive: closing at once would throw
 /// them away if the client has sent something that was not read.
@@ -133,7 +134,13 @@ impl Connection<'_> {
             };
             match ready {
                 Ok(Event::Woken) => {}
-                Ok(Event::Writable) => self.outbox.flush(self.context),
+                Ok(Event::Writable) => {
+                    self.outbox.flush(self.context);
+                    // What was left because the client did not read.
+                    if let Err(end) = self.process() {
+                        return end;
+                    }
+                }
                 Ok(Event::Readable) => {
                     if let Err(end) = self.read().await {
                         return end;
@@ -194,18 +201,19 @@ impl Connection<'_> {
         self.process()
     }
 
-    /// Gives the core what is there, until it is all served or the core asks to wait.
+    /// Gives the core what is there, until it is all served, the core asks to wait, or the client does
+    /// not read its replies.
     fn process(&mut self) -> Result<(), End> {
         let mut framing =
             Framing { max_len: self.context.config.limits.jute_max_buffer_bytes as usize };
-        loop {
+        while !self.paused && !self.outbox.is_stalled() {
             while self.frames.len() < FRAMES_MAX {
                 match framing.decode(&mut self.unread) {
                     Ok(Some(frame)) => self.frames.push_back(frame),
                     Ok(None) => break,
-                    Err(error) => {
-                        return Err(End::Refused(error.to_string()));
-                    }
+                    // What came before it is served first.
+                    Err(_) if !self.frames.is_empty() => break,
+                    Err(error) => return Err(End::Refused(error.to_string())),
                 }
             }
             if self.frames.is_empty() {

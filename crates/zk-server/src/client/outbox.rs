@@ -16,8 +16,9 @@ use zk_processor::Outbox;
 use crate::context::{Context, Counters};
 
 /// Unsent bytes at which a client counts as one that does not read: its connection is closed, its
-/// session lives on. It is above the largest single reply that a sensible tree gives.
-const UNSENT_MAX: usize = 64 << 20;
+/// session lives on. Requests stop being served long before; watch events and the replies of one batch
+/// of large reads are what can get here.
+const UNSENT_MAX: usize = 128 << 20;
 
 thread_local! {
     /// Outboxes that the core pushed to on this thread since the last flush.
@@ -78,6 +79,11 @@ impl ConnectionOutbox {
 
     pub(crate) async fn woken(&self) {
         self.wake.notified().await;
+    }
+
+    /// Whether replies wait for the client to read.
+    pub(crate) fn is_stalled(&self) -> bool {
+        self.state().signals.stalled
     }
 
     /// What changed; `resumed` is taken.
