@@ -14,11 +14,11 @@ use zk_proto::acl::Acl;
 use zk_proto::connect::{ConnectRequest, ConnectResponse, PASSWORD_LEN};
 use zk_proto::multi::{MultiHeader, MultiOp, MultiReadOp, MultiRequest};
 use zk_proto::proto::{
-    AddWatchRequest, AuthPacket, CheckWatchesRequest, CreateRequest, CreateTtlRequest, DeleteRequest,
-    ExistsRequest, GetAclRequest, GetAllChildrenNumberRequest, GetChildrenRequest,
-    GetDataRequest, GetDataResponse, GetEphemeralsRequest, GetEphemeralsResponse, GetSaslRequest,
-    ReconfigRequest, RemoveWatchesRequest, RequestHeader, SetAclRequest, SetSaslResponse, SetWatches,
-    SetWatches2, SyncRequest, WatcherEvent,
+    AddWatchRequest, AuthPacket, CheckWatchesRequest, CreateTtlRequest, DeleteRequest,
+    ExistsRequest, GetAclRequest, GetAllChildrenNumberRequest, GetChildrenRequest, GetDataResponse,
+    GetEphemeralsRequest, GetEphemeralsResponse, GetSaslRequest, ReconfigRequest,
+    RemoveWatchesRequest, RequestHeader, SetAclRequest, SetSaslResponse, SetWatches, SetWatches2,
+    SyncRequest, WatcherEvent,
 };
 use zk_proto::watch::EventType;
 use zk_proto::{ErrorCode, OpCode, Record, SessionId, Xid, Zxid};
@@ -65,12 +65,16 @@ fn request(xid: i32, op: OpCode, body: &[u8]) -> Vec<u8> {
     framed(&payload)
 }
 
-/// Sends a body as it is and gives the error that answers it.
+/// Sends a body as it is and gives the error that answers it; events may come before.
 fn error_of(client: &mut RawClient, op: OpCode, body: &[u8]) -> ErrorCode {
     client.send_as(Xid(77), op, body).unwrap();
-    let reply = client.read_reply().unwrap();
-    assert_eq!(reply.header.xid, Xid(77));
-    reply.header.err
+    loop {
+        let reply = client.read_reply().unwrap();
+        if reply.header.xid != Xid::NOTIFICATION {
+            assert_eq!(reply.header.xid, Xid(77));
+            return reply.header.err;
+        }
+    }
 }
 
 /// A body of each operation that has one, well formed.
@@ -86,8 +90,14 @@ fn bodies() -> Vec<(OpCode, Bytes)> {
         (OpCode::CREATE_CONTAINER, create("/new", b"x", 4).to_bytes()),
         (
             OpCode::CREATE_TTL,
-            CreateTtlRequest { path: "/new".into(), data: None, acl: Acl::open(), flags: 5, ttl: 9 }
-                .to_bytes(),
+            CreateTtlRequest {
+                path: "/new".into(),
+                data: None,
+                acl: Acl::open(),
+                flags: 5,
+                ttl: 9,
+            }
+            .to_bytes(),
         ),
         (OpCode::DELETE, DeleteRequest { path: "/none".into(), version: -1 }.to_bytes()),
         (OpCode::EXISTS, ExistsRequest { path: path(), watch: false }.to_bytes()),
@@ -137,12 +147,9 @@ fn bodies() -> Vec<(OpCode, Bytes)> {
             }
             .to_bytes(),
         ),
-        (OpCode::ADD_WATCH, AddWatchRequest { path: path(), mode: 0 }.to_bytes()),
+        (OpCode::ADD_WATCH, AddWatchRequest { path: "/none".into(), mode: 0 }.to_bytes()),
         (OpCode::GET_EPHEMERALS, GetEphemeralsRequest { prefix_path: Some(path()) }.to_bytes()),
-        (
-            OpCode::GET_ALL_CHILDREN_NUMBER,
-            GetAllChildrenNumberRequest { path: path() }.to_bytes(),
-        ),
+        (OpCode::GET_ALL_CHILDREN_NUMBER, GetAllChildrenNumberRequest { path: path() }.to_bytes()),
     ]
 }
 
@@ -261,14 +268,19 @@ fn an_operation_that_is_none_is_answered_then_closed() {
         // A write is on its way before it, and a read waits behind: the first is answered.
         let mut bytes = request(1, OpCode::SET_DATA, &set_data("/witness", b"x").to_bytes());
         bytes.extend_from_slice(&request(2, OpCode(op), &[0; 40]));
-        bytes.extend_from_slice(&request(3, OpCode::DELETE, &DeleteRequest {
-            path: "/witness".into(),
-            version: -1,
-        }.to_bytes()));
+        bytes.extend_from_slice(&request(
+            3,
+            OpCode::DELETE,
+            &DeleteRequest { path: "/witness".into(), version: -1 }.to_bytes(),
+        ));
         client.send_bytes(&bytes).unwrap();
         assert_eq!(ok(client.read_reply()).header.xid, Xid(1), "operation {op}");
         let reply = client.read_reply().unwrap();
-        assert_eq!((reply.header.xid, reply.header.err), (Xid(2), ErrorCode::UNIMPLEMENTED), "{op}");
+        assert_eq!(
+            (reply.header.xid, reply.header.err),
+            (Xid(2), ErrorCode::UNIMPLEMENTED),
+            "{op}"
+        );
         assert!(reply.body.is_empty());
         assert!(client.is_closed().unwrap(), "operation {op}");
         // With nothing before it, and from a client that waits for the answer.
@@ -300,13 +312,19 @@ fn bodies_cut_short_are_answered_and_the_connection_is_kept() {
     for (op, body) in bodies() {
         for len in 0..body.len() {
             let err = error_of(&mut client, op, &body[..len]);
-            assert_eq!(err, ErrorCode::MARSHALLING_ERROR, "{op} cut to {len} of {} bytes", body.len());
+            assert_eq!(
+                err,
+                ErrorCode::MARSHALLING_ERROR,
+                "{op} cut to {len} of {} bytes",
+                body.len()
+            );
         }
         // The whole is understood, with what later versions may append.
         for tail in [&b""[..], b"\0\0\0\x01"] {
             let err = error_of(&mut client, op, &[&body, tail].concat());
             assert_ne!(err, ErrorCode::MARSHALLING_ERROR, "{op}");
-            client.request(OpCode::DELETE, &DeleteRequest { path: "/new".into(), version: -1 }).unwrap();
+            let delete = DeleteRequest { path: "/new".into(), version: -1 }.to_bytes();
+            error_of(&mut client, OpCode::DELETE, &delete);
         }
         scene.check();
     }
@@ -382,7 +400,8 @@ fn null_paths_are_answered_and_the_connection_is_kept() {
     }
     assert_eq!(error_of(&mut client, OpCode::SYNC, &null), ErrorCode::OK);
     ok(client.request(OpCode::CREATE, &create("/mine", b"", EPHEMERAL)));
-    let reply = ok(client.request(OpCode::GET_EPHEMERALS, &GetEphemeralsRequest { prefix_path: None }));
+    let reply =
+        ok(client.request(OpCode::GET_EPHEMERALS, &GetEphemeralsRequest { prefix_path: None }));
     assert_eq!(reply.body_as::<GetEphemeralsResponse>().ephemerals, ["/mine"]);
     scene.check();
 }
@@ -441,9 +460,24 @@ fn bad_multis_are_answered_as_a_whole() {
 fn bad_paths_and_numbers_are_answered_and_the_connection_is_kept() {
     let mut scene = Scene::new(&[]);
     let mut client = scene.client();
+    // Their parents exist: a create looks for the parent first.
     let bad_paths = [
-        "", "relative", "//", "/a/", "/a//b", "/a/./b", "/a/../b", "/.", "/..", "/a\0b", "/\u{1}",
-        "/\u{7f}", "/\u{85}", "/\u{e000}", "/\u{f8ff}", "/\u{fff0}", "/\u{ffff}",
+        "",
+        "relative",
+        "//",
+        "/witness/",
+        "/witness/.",
+        "/witness/..",
+        "/.",
+        "/..",
+        "/a\0b",
+        "/\u{1}",
+        "/\u{7f}",
+        "/\u{85}",
+        "/\u{e000}",
+        "/\u{f8ff}",
+        "/\u{fff0}",
+        "/\u{ffff}",
     ];
     for path in bad_paths {
         let err = error_of(&mut client, OpCode::CREATE, &create(path, b"", 0).to_bytes());
@@ -491,7 +525,11 @@ fn bad_authentication_ends_the_connection() {
         bytes.extend_from_slice(&request(1, OpCode::CREATE, &create("/auth", b"", 0).to_bytes()));
         client.send_bytes(&bytes).unwrap();
         let reply = client.read_reply().unwrap();
-        assert_eq!((reply.header.xid, reply.header.err), (Xid::AUTH, ErrorCode::AUTH_FAILED), "{bad:?}");
+        assert_eq!(
+            (reply.header.xid, reply.header.err),
+            (Xid::AUTH, ErrorCode::AUTH_FAILED),
+            "{bad:?}"
+        );
         assert_eq!(reply.header.zxid, Zxid::ZERO);
         assert!(client.is_closed().unwrap(), "{bad:?}");
     }
@@ -591,7 +629,11 @@ fn a_client_that_sends_byte_by_byte_is_served() {
 #[test]
 fn frames_behind_the_connect_request_are_answered_in_order() {
     let mut scene = Scene::new(&[]);
-    let auth = AuthPacket { auth_type: 0, scheme: "digest".into(), auth: Some(Bytes::from_static(b"a:b")) };
+    let auth = AuthPacket {
+        auth_type: 0,
+        scheme: "digest".into(),
+        auth: Some(Bytes::from_static(b"a:b")),
+    };
     let watches = SetWatches {
         relative_zxid: Zxid(0),
         data_watches: vec!["/early".into()],
@@ -603,7 +645,11 @@ fn frames_behind_the_connect_request_are_answered_in_order() {
     bytes.extend_from_slice(&request(Xid::SET_WATCHES.0, OpCode::SET_WATCHES, &watches.to_bytes()));
     bytes.extend_from_slice(&request(1, OpCode::CREATE, &create("/early", b"1", 0).to_bytes()));
     bytes.extend_from_slice(&request(2, OpCode::GET_DATA, &get_data("/early").to_bytes()));
-    bytes.extend_from_slice(&request(3, OpCode::SYNC, &SyncRequest { path: Some("/early".into()) }.to_bytes()));
+    bytes.extend_from_slice(&request(
+        3,
+        OpCode::SYNC,
+        &SyncRequest { path: Some("/early".into()) }.to_bytes(),
+    ));
     bytes.extend_from_slice(&request(4, OpCode::CLOSE_SESSION, b""));
     // In one piece, and cut in two at every place.
     for cut in 0..bytes.len() {
@@ -638,7 +684,11 @@ fn a_hundred_thousand_pipelined_requests_are_answered_in_order() {
         let mut bytes = request(1, OpCode::CREATE, &create("/pipe", b"1", 0).to_bytes());
         for xid in 2..=REQUESTS {
             let frame = match xid % 10 {
-                0 => request(xid, OpCode::SET_DATA, &set_data("/pipe", xid.to_string().as_bytes()).to_bytes()),
+                0 => request(
+                    xid,
+                    OpCode::SET_DATA,
+                    &set_data("/pipe", xid.to_string().as_bytes()).to_bytes(),
+                ),
                 _ => request(xid, OpCode::GET_DATA, &get_data("/pipe").to_bytes()),
             };
             bytes.extend_from_slice(&frame);
@@ -886,20 +936,134 @@ fn connections_are_limited_for_each_address_and_in_all() {
 }
 
 #[test]
+#[cfg(target_os = "linux")]
+fn connections_are_probed_if_asked_for() {
+    // A socket's line in /proc/net/tcp: its own address, ..., the timer that runs; 02 is keepalive's.
+    let timer = |server: &common::Server| {
+        let local = format!("0100007F:{:04X}", server.address.port());
+        let tables = ["/proc/net/tcp", "/proc/net/tcp6"]
+            .map(|path| std::fs::read_to_string(path).unwrap_or_default());
+        let line = tables.iter().flat_map(|table| table.lines()).find_map(|line| {
+            let fields: Vec<_> = line.split_whitespace().collect();
+            let own = fields.get(1).is_some_and(|address| address.ends_with(&local[8..]));
+            (own && fields[3] == "01").then(|| fields[5][..2].to_owned())
+        });
+        line.unwrap()
+    };
+    let scene = Scene::new(&["zookeeper.clientTcpKeepAlive=true"]);
+    eventually("the keepalive timer runs", || (timer(&scene.server) == "02").then_some(()));
+    let scene = Scene::new(&[]);
+    eventually("no timer runs", || (timer(&scene.server) == "00").then_some(()));
+}
+
+#[test]
+fn sessions_begin_at_a_limited_rate() {
+    let properties = [
+        "zookeeper.connection_throttle_tokens=4",
+        "zookeeper.connection_throttle_fill_time=3600000",
+    ];
+    // The witness has taken one.
+    let mut scene = Scene::new(&properties);
+    let mut clients = sessions_until_full(&scene, 8);
+    assert_eq!(clients.len(), 3);
+    for client in &mut clients {
+        ok(client.request(OpCode::GET_DATA, &get_data("/witness")));
+    }
+    let mut refused = scene.stranger();
+    refused.send_frame(&new_session().to_bytes()).unwrap();
+    assert!(refused.is_closed().unwrap());
+    assert_eq!(scene.server.metric("zk_connection_rejected"), 2.0);
+    scene.check();
+}
+
+#[test]
+fn large_requests_in_flight_are_limited() {
+    let mut scene = Scene::new(&[
+        "zookeeper.largeRequestThreshold=1000",
+        "zookeeper.largeRequestMaxBytes=50000",
+    ]);
+    // One after another they never are too many.
+    for _ in 0..100 {
+        ok(scene.witness.request(OpCode::SET_DATA, &set_data("/witness", &[1; 20_000])));
+    }
+    // One that is too large for itself is refused before it has come.
+    let mut client = scene.client();
+    let bytes = request(1, OpCode::SET_DATA, &set_data("/witness", &[2; 60_000]).to_bytes());
+    client.send_bytes(&bytes[..4]).unwrap();
+    assert!(client.is_closed().unwrap());
+    assert_eq!(scene.server.metric("zk_large_requests_rejected"), 1.0);
+    // What came before it is answered.
+    let mut client = scene.client();
+    let mut bytes = request(1, OpCode::GET_DATA, &get_data("/witness").to_bytes());
+    bytes.extend(request(2, OpCode::SET_DATA, &set_data("/witness", &[2; 60_000]).to_bytes()));
+    drop(client.send_bytes(&bytes));
+    assert_eq!(ok(client.read_reply()).body_as::<GetDataResponse>().data.unwrap(), [1; 20_000][..]);
+    assert!(client.is_closed().unwrap());
+    scene.check();
+}
+
+#[test]
+fn replies_are_measured() {
+    let mut scene = Scene::new(&[]);
+    scene.server.word("srst");
+    let data = vec![1; 10_000];
+    ok(scene.witness.request(OpCode::SET_DATA, &set_data("/witness", &data)));
+    let reply = ok(scene.witness.request(OpCode::GET_DATA, &get_data("/witness")));
+    let len = (16 + reply.body.len()) as f64;
+    assert_eq!(scene.server.metric("zk_max_client_response_size"), len);
+    assert_eq!(scene.server.metric("zk_last_client_response_size"), len);
+    ok(scene.witness.ping());
+    assert_eq!(scene.server.metric("zk_min_client_response_size"), 16.0);
+    assert_eq!(scene.server.metric("zk_last_client_response_size"), 16.0);
+    assert_eq!(scene.server.metric("zk_max_client_response_size"), len);
+}
+
+#[test]
+fn a_client_that_reads_slowly_keeps_its_session() {
+    const READS: i32 = 30;
+    let mut scene = Scene::with(&Options { tick_ms: 100, ..Options::default() });
+    ok(scene.witness.request(OpCode::CREATE, &create("/slow", &vec![1; 900_000], 0)));
+    let (mut client, session) = RawClient::with_session(scene.server.address, 400).unwrap();
+    assert_eq!(session.timeout_ms, 400);
+    for xid in 1..=READS {
+        let body = get_data("/slow").to_bytes();
+        client.send_as(Xid(xid), OpCode::GET_DATA, &body).unwrap();
+    }
+    let begun = Instant::now();
+    for xid in 1..=READS {
+        assert_eq!(ok(client.read_reply()).header.xid, Xid(xid));
+        // It is busy with what it reads, and pings in time; but nobody reads that.
+        std::thread::sleep(Duration::from_millis(60));
+        client.send_as(Xid::PING, OpCode::PING, b"").unwrap();
+        ok(scene.witness.ping());
+    }
+    assert!(begun.elapsed() > Duration::from_millis(1500), "it was not slow at all");
+    for _ in 1..=READS {
+        assert_eq!(ok(client.read_reply()).header.xid, Xid::PING);
+    }
+    ok(client.request(OpCode::EXISTS, &ExistsRequest { path: "/slow".into(), watch: false }));
+    scene.check();
+}
+
+#[test]
 fn a_session_moves_to_its_new_connection() {
     let mut scene = Scene::new(&[]);
     let (mut first, session) = RawClient::with_session(scene.server.address, 60_000).unwrap();
     ok(first.request(OpCode::CREATE, &create("/kept", b"", EPHEMERAL)));
     let mut second = scene.stranger();
     let taken_up = second.handshake(&again(&session)).unwrap();
-    assert_eq!((taken_up.session_id, taken_up.timeout_ms), (session.session_id, session.timeout_ms));
+    assert_eq!(
+        (taken_up.session_id, taken_up.timeout_ms),
+        (session.session_id, session.timeout_ms)
+    );
     assert_eq!(taken_up.password, session.password);
     assert!(first.is_closed().unwrap(), "the first connection");
     ok(second.request(OpCode::GET_DATA, &get_data("/kept")));
     // A wrong password: refused, and the session lives, though its connection was closed before.
     for password in [&[0; PASSWORD_LEN][..], b"short", b""] {
         let mut thief = scene.stranger();
-        let refused = thief.handshake(&connect_request(session.session_id, password, 60_000)).unwrap();
+        let refused =
+            thief.handshake(&connect_request(session.session_id, password, 60_000)).unwrap();
         assert_eq!(refused, ConnectResponse::expired(Some(false)));
         assert!(thief.is_closed().unwrap(), "the thief's connection");
     }
@@ -913,7 +1077,10 @@ fn a_session_moves_to_its_new_connection() {
     let mut fourth = scene.stranger();
     assert_eq!(fourth.handshake(&again(&session)).unwrap(), ConnectResponse::expired(Some(false)));
     assert!(fourth.is_closed().unwrap());
-    assert_eq!(error_of(&mut scene.witness, OpCode::GET_DATA, &get_data("/kept").to_bytes()), ErrorCode::NO_NODE);
+    assert_eq!(
+        error_of(&mut scene.witness, OpCode::GET_DATA, &get_data("/kept").to_bytes()),
+        ErrorCode::NO_NODE
+    );
     scene.check();
 }
 
@@ -955,7 +1122,9 @@ fn sessions_expire_in_time_and_their_znodes_go_once() {
             continue;
         }
         let event = reply.body_as::<WatcherEvent>();
-        let Some(n) = event.path.strip_prefix("/e").and_then(|n| n.parse::<usize>().ok()) else { continue };
+        let Some(n) = event.path.strip_prefix("/e").and_then(|n| n.parse::<usize>().ok()) else {
+            continue;
+        };
         if event.event_type == EventType::NodeDeleted.code() {
             deleted += 1;
             if n < SESSIONS / 2 {

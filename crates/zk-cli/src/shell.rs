@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use rustyline::error::ReadlineError;
 use rustyline::history::FileHistory;
-use rustyline::{CompletionType, Editor, ExternalPrinter};
+use rustyline::{CompletionType, Editor};
 use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, oneshot};
-use zk_client::{Client, ConnectStringError, WatchedEvent};
+use zk_client::{Client, ConnectStringError};
 
 use crate::arguments::{Arguments, words};
 use crate::commands::{self, Action, Context, Spec};
@@ -23,21 +23,13 @@ use crate::output::Output;
 /// How long a single call looks for a server unless it is told to wait.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// Prints events as they come.
-type Print = Box<dyn FnMut(&WatchedEvent) + Send>;
-
 /// The task that prints a session's events, in order.
 struct Printer {
     flush: mpsc::Sender<oneshot::Sender<()>>,
 }
 
 impl Printer {
-    fn start(
-        runtime: &Runtime,
-        client: &Client,
-        enabled: Arc<AtomicBool>,
-        print: Arc<Mutex<Print>>,
-    ) -> Self {
+    fn start(runtime: &Runtime, client: &Client, enabled: Arc<AtomicBool>, out: Output) -> Self {
         let mut events = client.events();
         let (flush, mut flushes) = mpsc::channel::<oneshot::Sender<()>>(1);
         runtime.spawn(async move {
@@ -46,9 +38,7 @@ impl Printer {
                     // Events first: a flush is answered when there are none left.
                     biased;
                     event = events.recv() => match event {
-                        Some(event) if enabled.load(Ordering::Relaxed) => {
-                            print.lock().expect("nobody panics with it")(&event);
-                        }
+                        Some(event) if enabled.load(Ordering::Relaxed) => out.event(&event),
                         Some(_) => {}
                         None => return,
                     },
@@ -86,7 +76,6 @@ struct Shell<'a> {
     /// The same client as the context's, for completion.
     shared: Arc<Mutex<Client>>,
     printer: Printer,
-    print: Arc<Mutex<Print>>,
     print_watches: Arc<AtomicBool>,
     history: BTreeMap<i64, String>,
     count: i64,
@@ -133,18 +122,17 @@ fn single(options: &Options, runtime: &Runtime, out: Output) -> u8 {
     if !options.json {
         out.line(&format!("Connecting to {}", options.server));
     }
-    let mut shell = match Shell::new(options, runtime, out, Box::new(move |event| out.event(event)))
-    {
+    let mut shell = match Shell::new(options, runtime, out) {
         Ok(shell) => shell,
         Err(error) => return fail(out, &CliError::usage(error.to_string())),
     };
+    // JSON is for the result; what the session goes through is nobody's question.
     shell.print_watches.store(!options.json, Ordering::Relaxed);
     if (spec.needs_server() || options.wait_for_connection)
         && let Err(error) = shell.connected()
     {
         return fail(out, &error);
     }
-    shell.print_watches.store(true, Ordering::Relaxed);
     if let Err(error) = shell.run(spec, &arguments) {
         shell.exit = fail(out, &error);
     }
@@ -158,24 +146,16 @@ fn single(options: &Options, runtime: &Runtime, out: Output) -> u8 {
 /// A shell, on a terminal or with commands from a pipe.
 fn interactive(options: &Options, runtime: &Runtime, out: Output) -> u8 {
     let terminal = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
-    let mut editor = if terminal {
+    let editor = if terminal {
         let config = rustyline::Config::builder().completion_type(CompletionType::List).build();
         Editor::<Completion, FileHistory>::with_config(config).ok()
     } else {
         None
     };
-    let printer = editor.as_mut().and_then(|editor| editor.create_external_printer().ok());
-    let print: Print = match printer {
-        // It knows how to step around the line that is being typed.
-        Some(mut printer) if !options.json => {
-            Box::new(move |event| drop(printer.print(format!("\nWATCHER::\n\n{event}\n"))))
-        }
-        Some(_) | None => Box::new(move |event| out.event(event)),
-    };
     if !options.json {
         out.line(&format!("Connecting to {}", options.server));
     }
-    let mut shell = match Shell::new(options, runtime, out, print) {
+    let mut shell = match Shell::new(options, runtime, out) {
         Ok(shell) => shell,
         Err(error) => return fail(out, &CliError::usage(error.to_string())),
     };
@@ -215,11 +195,9 @@ impl<'a> Shell<'a> {
         options: &'a Options,
         runtime: &'a Runtime,
         out: Output,
-        print: Print,
     ) -> Result<Self, ConnectStringError> {
         let print_watches = Arc::new(AtomicBool::new(true));
-        let print = Arc::new(Mutex::new(print));
-        let (client, printer) = open(options, runtime, &options.server, &print_watches, &print)?;
+        let (client, printer) = open(options, runtime, &options.server, &print_watches, out)?;
         let shared = Arc::new(Mutex::new(client.clone()));
         let single = !options.command.is_empty();
         let context = Context { client, out, single, ephemerals: AtomicBool::new(false) };
@@ -230,7 +208,6 @@ impl<'a> Shell<'a> {
             context,
             shared,
             printer,
-            print,
             print_watches,
             history: BTreeMap::new(),
             count: 0,
@@ -329,7 +306,7 @@ impl<'a> Shell<'a> {
                     self.close();
                 }
                 let (client, printer) =
-                    open(self.options, self.runtime, &host, &self.print_watches, &self.print)
+                    open(self.options, self.runtime, &host, &self.print_watches, out)
                         .map_err(|error| CliError::usage(error.to_string()))?;
                 (self.host, self.printer) = (host, printer);
                 self.shared.lock().expect("nobody panics with it").clone_from(&client);
@@ -402,7 +379,7 @@ fn open(
     runtime: &Runtime,
     host: &str,
     print_watches: &Arc<AtomicBool>,
-    print: &Arc<Mutex<Print>>,
+    out: Output,
 ) -> Result<(Client, Printer), ConnectStringError> {
     let _inside = runtime.enter();
     let client_options = zk_client::Options {
@@ -411,6 +388,6 @@ fn open(
         session: None,
     };
     let client = Client::open(host, client_options)?;
-    let printer = Printer::start(runtime, &client, Arc::clone(print_watches), Arc::clone(print));
+    let printer = Printer::start(runtime, &client, Arc::clone(print_watches), out);
     Ok((client, printer))
 }

@@ -312,12 +312,6 @@ impl Builder<'_> {
             global_outstanding_limit: settings.u32("globalOutstandingLimit"),
             large_request_max_bytes: settings.u32("largeRequestMaxBytes"),
             large_request_threshold_bytes: nonzero("largeRequestThreshold"),
-            request_throttle_max_requests: nonzero("request_throttle_max_requests"),
-            request_throttle_stall_time_ms: settings.u32("request_throttle_stall_time"),
-            request_throttle_drop_stale: settings.bool("request_throttle_drop_stale"),
-            request_stale_connection_check: settings.bool("request_stale_connection_check"),
-            request_stale_latency_check: settings.bool("request_stale_latency_check"),
-            throttled_op_wait_time_ms: nonzero("throttled_op_wait_time"),
             connection_throttle: Some(throttle).filter(|throttle| throttle.tokens > 0),
         }
     }
@@ -355,7 +349,6 @@ impl Builder<'_> {
             force_sync,
             fsync_warning_threshold_ms: settings.u64("fsync.warningthresholdms"),
             digest_enabled: settings.bool("digest.enabled"),
-            purge_snap_retain_count: self.raised("autopurge.snapRetainCount", 3),
             purge_interval_ms,
         }
     }
@@ -367,10 +360,14 @@ impl Builder<'_> {
             let class_name = setting.raw.clone();
             let builtin = class_name.strip_prefix("org.apache.zookeeper.server.auth.");
             let message = match builtin {
-                Some("DigestAuthenticationProvider" | "IPAuthenticationProvider") => None,
+                Some(
+                    "DigestAuthenticationProvider"
+                    | "IPAuthenticationProvider"
+                    | "EnsembleAuthenticationProvider"
+                    | "KeyAuthenticationProvider",
+                ) => None,
                 Some("SASLAuthenticationProvider") => Some(later(Feature::Sasl)),
                 Some("X509AuthenticationProvider") => Some(later(Feature::Tls)),
-                Some("EnsembleAuthenticationProvider") => Some(later(Feature::EnforcedAuth)),
                 Some(_) | None => Some(
                     "no effect in Paddock: it names a Java class that cannot be loaded".to_owned(),
                 ),
@@ -386,6 +383,12 @@ impl Builder<'_> {
                 "not of the form user:base64(sha1(user:password)), so no password matches it";
             self.warning("DigestAuthenticationProvider.superDigest", message);
         }
+        let enforce_enabled = settings.bool("enforce.auth.enabled");
+        let enforce_schemes = settings.list("enforce.auth.schemes");
+        if enforce_enabled && enforce_schemes.is_empty() {
+            let message = "no client could get in: name the schemes in enforce.auth.schemes";
+            self.error("enforce.auth.enabled", message);
+        }
         let skip_acl = settings.bool("skipACL");
         if skip_acl {
             self.warning("skipACL", "every client may do everything");
@@ -397,8 +400,8 @@ impl Builder<'_> {
             super_digest: super_digest.map(Secret::new),
             digest_enabled: settings.bool("DigestAuthenticationProvider.enabled"),
             providers,
-            enforce_enabled: settings.bool("enforce.auth.enabled"),
-            enforce_schemes: settings.list("enforce.auth.schemes"),
+            enforce_enabled,
+            enforce_schemes,
             ensemble_auth_names: settings.list("ensembleAuthName"),
         }
     }

@@ -106,8 +106,6 @@ pub enum Feature {
     Audit,
     /// Serving reads without a quorum.
     ReadOnly,
-    /// Required and ensemble authentication.
-    EnforcedAuth,
     /// Import of data written by Apache ZooKeeper.
     Import,
 }
@@ -122,7 +120,6 @@ impl Feature {
             Self::AdminServer => "the AdminServer",
             Self::Audit => "the audit log",
             Self::ReadOnly => "read-only mode",
-            Self::EnforcedAuth => "enforced authentication",
             Self::Import => "the import of ZooKeeper data",
         }
     }

@@ -139,18 +139,6 @@ pub struct Limits {
     pub large_request_max_bytes: u32,
     /// Size from which a request is large; none for never.
     pub large_request_threshold_bytes: Option<u32>,
-    /// Requests in the pipeline before new ones stall; none for no limit.
-    pub request_throttle_max_requests: Option<u32>,
-    /// Longest stall of a request.
-    pub request_throttle_stall_time_ms: u32,
-    /// Drop stale requests instead of executing them.
-    pub request_throttle_drop_stale: bool,
-    /// A request of a closed connection is stale.
-    pub request_stale_connection_check: bool,
-    /// A request older than its session's timeout is stale.
-    pub request_stale_latency_check: bool,
-    /// Wait after which a request fails as throttled; none for never.
-    pub throttled_op_wait_time_ms: Option<u32>,
     /// The token bucket for connections; none when off.
     pub connection_throttle: Option<ConnectionThrottle>,
 }
@@ -195,8 +183,6 @@ pub struct StorageConfig {
     pub fsync_warning_threshold_ms: u64,
     /// Keep and compare digests of the tree.
     pub digest_enabled: bool,
-    /// Checkpoints whose log is kept, at least 3.
-    pub purge_snap_retain_count: u32,
     /// Time between purges; none for never.
     pub purge_interval_ms: Option<u64>,
 }

@@ -63,6 +63,9 @@ const TRACKER: Status =
     NoEffect("Paddock keeps no ring of recent packets; its logs show them at DEBUG");
 const PATH_STATS: Status = NoEffect("Paddock keeps no statistics per path");
 const METRICS_QUEUE: Status = NoEffect("metrics are recorded without a queue");
+const THROTTLER: Status = NoEffect(
+    "no queue of requests can grow: a client whose requests wait is not read (globalOutstandingLimit)",
+);
 const COMMIT: Status =
     NoEffect("a sync takes every request that waits; nothing is delayed to fill a batch");
 const ENSEMBLE: Status = Later(Feature::Ensemble);
@@ -97,8 +100,8 @@ pub const KEYS: &[KeyInfo] = &[
     // Storage.
     row("dataDir", Path, "", File, Honoured, "Folder of the data; required."),
     row("dataLogDir", Path, "", File, Honoured, "Folder of the transaction log; dataDir when absent."),
-    row("autopurge.snapRetainCount", INT, "3", File, Honoured, "Checkpoints whose transaction log is kept; at least 3."),
-    row("autopurge.purgeInterval", Interval, "1", File, Honoured, "Time between purges: hours, or with ms, s, m, h or d; 0 for never. ZooKeeper's default is 0."),
+    row("autopurge.snapRetainCount", INT, "3", File, NoEffect("there is one checkpoint, brought up to date in place; enough log is kept behind it"), "Checkpoints whose transaction log is kept; at least 3."),
+    row("autopurge.purgeInterval", Interval, "1", File, Honoured, "0 keeps the transaction log for ever; anything else purges it after checkpoints. Hours, or with ms, s, m, h or d; ZooKeeper's default is 0."),
     row("snapCount", INT, "100000", Property, Honoured, "Transactions between checkpoints; at least 2."),
     row("snapSizeLimitInKb", LONG, "4194304", Property, Honoured, "Kilobytes of log between checkpoints; 0 or less for no limit."),
     row("preAllocSize", long_at_least(0), "65536", Property, Honoured, "Kilobytes of a preallocated piece of the transaction log."),
@@ -120,13 +123,13 @@ pub const KEYS: &[KeyInfo] = &[
     row("jute.maxbuffer", at_least(1), "1048575", Bare, Honoured, "Largest request in bytes; set clients to the same."),
     row("jute.maxbuffer.extrasize", at_least(0), "", Property, NoEffect("what Paddock wrote itself is read back without this limit"), "Bytes allowed above jute.maxbuffer for records written by a server."),
     row("globalOutstandingLimit", at_least(1), "1000", Property, Honoured, "Requests in flight at which reading from busy connections pauses."),
-    row("request_throttle_max_requests", INT, "0", Property, Honoured, "Requests in the pipeline before new ones stall; 0 for no limit."),
-    row("request_throttle_stall_time", at_least(0), "100", Property, Honoured, "Longest stall of a request in milliseconds."),
-    row("request_throttle_drop_stale", Bool, "true", Property, Honoured, "Drop stale requests instead of executing them."),
-    row("request_stale_connection_check", Bool, "true", Property, Honoured, "A request of a closed connection is stale."),
-    row("request_stale_latency_check", Bool, "false", Property, Honoured, "A request older than its session's timeout is stale."),
-    row("request_throttler.shutdownTimeout", at_least(0), "10000", Property, NoEffect("nothing waits in a throttler when the server stops"), "Milliseconds to drain the throttler on shutdown."),
-    row("throttled_op_wait_time", INT, "0", Property, Honoured, "Milliseconds after which a waiting request fails as throttled; 0 for never."),
+    row("request_throttle_max_requests", INT, "0", Property, THROTTLER, "Requests in the pipeline before new ones stall; 0 for no limit."),
+    row("request_throttle_stall_time", at_least(0), "100", Property, THROTTLER, "Longest stall of a request in milliseconds."),
+    row("request_throttle_drop_stale", Bool, "true", Property, THROTTLER, "Drop stale requests instead of executing them."),
+    row("request_stale_connection_check", Bool, "true", Property, THROTTLER, "A request of a closed connection is stale."),
+    row("request_stale_latency_check", Bool, "false", Property, THROTTLER, "A request older than its session's timeout is stale."),
+    row("request_throttler.shutdownTimeout", at_least(0), "10000", Property, THROTTLER, "Milliseconds to drain the throttler on shutdown."),
+    row("throttled_op_wait_time", INT, "0", Property, THROTTLER, "Milliseconds after which a waiting request fails as throttled; 0 for never."),
     row("largeRequestMaxBytes", at_least(1), "104857600", Property, Honoured, "Bytes of large requests allowed in flight."),
     row("largeRequestThreshold", INT, "-1", Property, Honoured, "Bytes from which a request is large; -1 for none."),
     row("connection_throttle_tokens", at_least(0), "0", Property, Honoured, "Connection tokens in the bucket; 0 for no throttling."),
@@ -138,7 +141,7 @@ pub const KEYS: &[KeyInfo] = &[
     row("connection_throttle_decrease_ratio", RATIO, "0", Property, Honoured, "Share of a full bucket from which the drop probability falls."),
     row("connection_throttle_weight_enabled", Bool, "false", Property, Honoured, "Charge new, local and renewed sessions differently."),
     row("connection_throttle_global_session_weight", at_least(1), "3", Property, Honoured, "Tokens of a new session."),
-    row("connection_throttle_local_session_weight", at_least(1), "1", Property, Honoured, "Tokens of a new local session."),
+    row("connection_throttle_local_session_weight", at_least(1), "1", Property, ENSEMBLE, "Tokens of a new local session."),
     row("connection_throttle_renew_session_weight", at_least(1), "2", Property, Honoured, "Tokens of a renewed session."),
 
     // The tree.
@@ -156,10 +159,10 @@ pub const KEYS: &[KeyInfo] = &[
     row("DigestAuthenticationProvider.digestAlg", OneOf(&["SHA1", "SHA-1"]), "SHA1", Property, Honoured, "Hash of the digest scheme."),
     row("authProvider.*", Class, "", Property, Honoured, "Class of a further authentication scheme."),
     row("enableEagerACLCheck", Bool, "false", Property, ENSEMBLE, "Check ACLs of writes before they go to the leader."),
-    restricting(row("enforce.auth.enabled", Bool, "false", Property, Later(Feature::EnforcedAuth), "Refuse sessions that are not authenticated.")),
-    row("enforce.auth.schemes", List, "", Property, Later(Feature::EnforcedAuth), "Schemes of which one is required."),
+    row("enforce.auth.enabled", Bool, "false", Property, Honoured, "Refuse sessions that are not authenticated."),
+    row("enforce.auth.schemes", List, "", Property, Honoured, "Schemes of which one is required."),
     restricting(row("sessionRequireClientSASLAuth", Bool, "false", Property, SASL, "Refuse sessions without SASL.")),
-    row("ensembleAuthName", List, "", Property, Later(Feature::EnforcedAuth), "Names by which clients may address this ensemble."),
+    row("ensembleAuthName", List, "", Property, Honoured, "Names by which clients may address this ensemble."),
     row("superUser", Text, "", Property, SASL, "SASL user with all rights; `superUser.N` for more."),
     row("superUser.*", Text, "", Property, SASL, "A further SASL user with all rights."),
     row("X509AuthenticationProvider.superUser", Text, "", Property, TLS, "Certificate subject with all rights."),

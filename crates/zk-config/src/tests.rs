@@ -152,12 +152,6 @@ mod defaults {
                 global_outstanding_limit: 1000,
                 large_request_max_bytes: 104_857_600,
                 large_request_threshold_bytes: None,
-                request_throttle_max_requests: None,
-                request_throttle_stall_time_ms: 100,
-                request_throttle_drop_stale: true,
-                request_stale_connection_check: true,
-                request_stale_latency_check: false,
-                throttled_op_wait_time_ms: None,
                 connection_throttle: None,
             }
         );
@@ -170,7 +164,6 @@ mod defaults {
                 force_sync: true,
                 fsync_warning_threshold_ms: 1000,
                 digest_enabled: true,
-                purge_snap_retain_count: 3,
                 purge_interval_ms: Some(3_600_000),
             }
         );
@@ -227,13 +220,11 @@ mod values {
                 "dataLogDir=/log\nclientPortAddress=127.0.0.1\nclientPortListenBacklog=128\nclientTcpKeepAlive=true\n\
                  nio.sessionlessCnxnTimeout=500\ntickTime=1000\nminSessionTimeout=500\nmaxSessionTimeout=90000\n\
                  maxClientCnxns=0\nmaxCnxns=9\nglobalOutstandingLimit=77\nlargeRequestMaxBytes=2000\n\
-                 largeRequestThreshold=1000\nrequest_throttle_max_requests=3\nrequest_throttle_stall_time=4\n\
-                 request_throttle_drop_stale=false\nrequest_stale_connection_check=false\n\
-                 request_stale_latency_check=true\nthrottled_op_wait_time=5\nconnection_throttle_tokens=8\n\
+                 largeRequestThreshold=1000\nconnection_throttle_tokens=8\n\
                  connection_throttle_fill_count=2\nconnection_throttle_weight_enabled=true\n\
                  connection_throttle_freeze_time=6\nconnection_throttle_drop_increase=0.5\nsnapCount=10\n\
                  snapSizeLimitInKb=-1\npreAllocSize=64\nfsync.warningthresholdms=20\ndigest.enabled=false\n\
-                 datadir.autocreate=false\nautopurge.snapRetainCount=5\nautopurge.purgeInterval=90m\n\
+                 datadir.autocreate=false\nautopurge.purgeInterval=90m\n\
                  extendedTypesEnabled=true\nenforceQuota=true\n4lw.commands.whitelist=ruok , mntr,\n\
                  DigestAuthenticationProvider.superDigest=super:D/InIHSb7yEEbrWz8b9l71RjZJU=\n\
                  DigestAuthenticationProvider.enabled=false\n",
@@ -260,12 +251,6 @@ mod values {
                 global_outstanding_limit: 77,
                 large_request_max_bytes: 2000,
                 large_request_threshold_bytes: Some(1000),
-                request_throttle_max_requests: Some(3),
-                request_throttle_stall_time_ms: 4,
-                request_throttle_drop_stale: false,
-                request_stale_connection_check: false,
-                request_stale_latency_check: true,
-                throttled_op_wait_time_ms: Some(5),
                 connection_throttle: Some(ConnectionThrottle {
                     tokens: 8,
                     fill_time_ms: 1,
@@ -289,7 +274,6 @@ mod values {
                 force_sync: true,
                 fsync_warning_threshold_ms: 20,
                 digest_enabled: false,
-                purge_snap_retain_count: 5,
                 purge_interval_ms: Some(5_400_000),
             }
         );
@@ -386,7 +370,7 @@ mod values {
     #[test]
     fn odd_values_mean_what_they_mean_in_zookeeper() {
         let sources = with(
-            "extendedTypesEnabled=yes\nskipACL=true\nforceSync=false\nsnapCount=1\nautopurge.snapRetainCount=1\n",
+            "extendedTypesEnabled=yes\nskipACL=true\nforceSync=false\nsnapCount=1\n",
         );
         let config = config(&sources);
         assert!(
@@ -394,7 +378,7 @@ mod values {
                 && !config.auth.skip_acl
                 && config.storage.force_sync
         );
-        assert_eq!((config.storage.snap_count, config.storage.purge_snap_retain_count), (2, 3));
+        assert_eq!(config.storage.snap_count, 2);
         assert_eq!(
             said(&sources),
             [
@@ -402,7 +386,6 @@ mod values {
                 "zoo.cfg:4: warning: skipACL: `true` counts as `no`; write `yes` or `no`",
                 "zoo.cfg:5: warning: forceSync: `false` counts as `yes`; write `yes` or `no`",
                 "zoo.cfg:6: warning: snapCount: counts as 2, the least allowed",
-                "zoo.cfg:7: warning: autopurge.snapRetainCount: counts as 3, the least allowed",
             ]
         );
     }
@@ -586,7 +569,11 @@ mod keys {
 
     #[test]
     fn what_keeps_somebody_out_is_never_ignored() {
-        for key in ["enforce.auth.enabled", "sessionRequireClientSASLAuth"] {
+        let nobody = with("enforce.auth.enabled=true\n").load().diagnostics;
+        assert_eq!(nobody.count(Severity::Error), 1, "{}", nobody.render());
+        let some = with("enforce.auth.enabled=true\nenforce.auth.schemes=digest\n").load();
+        assert!(some.diagnostics.is_empty(), "{}", some.diagnostics.render());
+        for key in ["sessionRequireClientSASLAuth"] {
             let found = with(&format!("{key}=true\n")).load().diagnostics;
             assert_eq!(found.count(Severity::Error), 1, "{}", found.render());
             assert!(found.render().contains("would admit clients that it keeps out"));

@@ -23,11 +23,20 @@ pub struct Authenticator {
     /// Names that the `ensemble` scheme accepts (`zookeeper.ensembleAuthName`); `None`: the scheme
     /// does not exist.
     pub ensemble_names: Option<Vec<String>>,
+    /// Whether upstream's sample scheme `key` exists: who shows a multiple of the number in the data of
+    /// `/key` has that number as its id.
+    pub key_enabled: bool,
 }
 
 impl Default for Authenticator {
     fn default() -> Self {
-        Self { skip_acl: false, digest_enabled: true, super_digest: None, ensemble_names: None }
+        Self {
+            skip_acl: false,
+            digest_enabled: true,
+            super_digest: None,
+            ensemble_names: None,
+            key_enabled: false,
+        }
     }
 }
 
@@ -48,12 +57,14 @@ impl Authenticator {
         vec![Id::new("ip", address)]
     }
 
-    /// Checks an auth packet. Null is no digest, and empty is one: so upstream has it.
+    /// Checks an auth packet. Null is no digest, and empty is one: so upstream has it. `key` is the data
+    /// of `/key`.
     pub(crate) fn authenticate(
         &self,
         scheme: &str,
         auth: Option<&[u8]>,
         address: &str,
+        key: Option<&[u8]>,
     ) -> AuthOutcome {
         match (scheme, auth) {
             ("digest", Some(auth)) if self.digest_enabled => {
@@ -65,6 +76,14 @@ impl Authenticator {
                 ids.push(Id { scheme: "digest".into(), id });
                 AuthOutcome::Granted(ids)
             }
+            ("key", Some(auth)) if self.key_enabled => match key {
+                // Anyone may come in to write the key.
+                None => AuthOutcome::Granted(vec![Id::new("key", "")]),
+                Some(key) if is_multiple(auth, key) => {
+                    AuthOutcome::Granted(vec![Id::new("key", &String::from_utf8_lossy(key))])
+                }
+                Some(_) => AuthOutcome::Failed,
+            },
             ("ip", _) => AuthOutcome::Granted(Self::initial_ids(address)),
             ("ensemble", auth) => match &self.ensemble_names {
                 None => AuthOutcome::Failed,
@@ -105,6 +124,7 @@ impl Authenticator {
             && match id.scheme.as_str() {
                 "digest" => self.digest_enabled && wanted.id == id.id,
                 "ip" => ip_matches(&wanted.id, &id.id),
+                "key" => self.key_enabled && wanted.id == id.id,
                 _ => false, // a scheme that this server does not have
             }
     }
@@ -119,7 +139,7 @@ impl Authenticator {
 
     /// Whether the ids of a scheme are proofs, which `auth` in an ACL stands for.
     fn is_authenticated(&self, scheme: &str) -> bool {
-        scheme == "digest" && self.digest_enabled
+        (scheme == "digest" && self.digest_enabled) || (scheme == "key" && self.key_enabled)
     }
 
     /// The ACL that a znode gets when a client asks for `acl`: without duplicates, with `auth`
@@ -154,6 +174,16 @@ impl Authenticator {
             }
         }
         if fixed.is_empty() { Err(ErrorCode::INVALID_ACL) } else { Ok(fixed) }
+    }
+}
+
+/// Whether both are numbers, and the first is a multiple of the second; of 0 everything is.
+fn is_multiple(auth: &[u8], key: &[u8]) -> bool {
+    let number = |text: &[u8]| std::str::from_utf8(text).ok()?.parse::<i32>().ok();
+    match (number(auth), number(key)) {
+        (Some(_), Some(0)) => true,
+        (Some(auth), Some(key)) => auth.wrapping_rem(key) == 0,
+        (None, _) | (_, None) => false,
     }
 }
 
@@ -262,13 +292,13 @@ mod tests {
             super_digest: Some("super:D/InIHSb7yEEbrWz8b9l71RjZJU=".into()),
             ..Authenticator::default()
         };
-        let AuthOutcome::Granted(ids) = auth.authenticate("digest", Some(b"super:test"), "1.2.3.4") else {
+        let AuthOutcome::Granted(ids) = auth.authenticate("digest", Some(b"super:test"), "1.2.3.4", None) else {
             panic!("refused")
         };
         assert_eq!(ids.len(), 2);
         assert_eq!(auth.check(&[entry(Perms::READ, "ip", "9.9.9.9")], Perms::WRITE, &ids), Ok(()));
-        assert_eq!(auth.authenticate("nope", Some(b""), "1.2.3.4"), AuthOutcome::Failed);
-        assert_eq!(auth.authenticate("digest", None, "1.2.3.4"), AuthOutcome::Failed);
+        assert_eq!(auth.authenticate("nope", Some(b""), "1.2.3.4", None), AuthOutcome::Failed);
+        assert_eq!(auth.authenticate("digest", None, "1.2.3.4", None), AuthOutcome::Failed);
     }
 
     #[test]
@@ -283,6 +313,20 @@ mod tests {
         assert_eq!(auth.check(&acl, Perms::WRITE.or(Perms::READ), &outside), Ok(()));
         assert_eq!(auth.check(&acl, Perms::ADMIN, &inside), Err(ErrorCode::NO_AUTH));
         assert_eq!(auth.check(&[], Perms::ADMIN, &outside), Ok(()));
+    }
+
+    #[test]
+    fn the_key_scheme_wants_a_multiple() {
+        let auth = Authenticator { key_enabled: true, ..Authenticator::default() };
+        let granted = |key: &str| AuthOutcome::Granted(vec![Id::new("key", key)]);
+        let show = |shown: &'static [u8], key| auth.authenticate("key", Some(shown), "1.2.3.4", key);
+        assert_eq!(show(b"25", None), granted(""));
+        assert_eq!(show(b"25", Some(b"5")), granted("5"));
+        assert_eq!(show(b"26", Some(b"5")), AuthOutcome::Failed);
+        assert_eq!(show(b"26", Some(b"0")), granted("0"));
+        assert_eq!(show(b"x", Some(b"5")), AuthOutcome::Failed);
+        let off = Authenticator::default();
+        assert_eq!(off.authenticate("key", Some(b"25"), "1.2.3.4", None), AuthOutcome::Failed);
     }
 
     #[test]

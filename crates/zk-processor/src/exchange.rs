@@ -148,7 +148,8 @@ impl Exchange<'_> {
     ) -> Result<(), &'static str> {
         let (config, stats) = (&self.node.config.auth, &self.node.stats);
         let ensemble = scheme == "ensemble" && config.ensemble_names.is_some();
-        let err = match config.authenticate(scheme, auth, &self.client.address) {
+        let key = self.db.tree.find("/key").and_then(zk_tree::ZnodeRef::data);
+        let err = match config.authenticate(scheme, auth, &self.client.address, key) {
             AuthOutcome::Granted(ids) => {
                 if ensemble {
                     let skipped = auth.unwrap_or_default().is_empty()

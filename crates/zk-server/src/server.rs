@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::mpsc::{SyncSender, sync_channel};
@@ -36,6 +37,9 @@ pub enum StartError {
     /// The data.
     #[error(transparent)]
     Data(#[from] storage::RecoveryError),
+    /// A folder that is not there, and must not be made.
+    #[error("the folder {} does not exist, and datadir.autocreate is false: create it", .0.display())]
+    NoFolder(PathBuf),
     /// A port.
     #[error("cannot listen for clients on {address}: {source}; is another server running?")]
     Bind {
@@ -65,7 +69,12 @@ impl StartError {
     #[must_use]
     pub fn exit(&self) -> Exit {
         match self {
-            Self::Data(_) => Exit::DataDir,
+            // A folder that cannot be used; what is damaged or missing in it is another matter.
+            Self::Data(storage::RecoveryError::Storage(error)) if error.exit_code() == 3 => {
+                Exit::DataDir
+            }
+            Self::Data(_) => Exit::Unexpected,
+            Self::NoFolder(_) => Exit::DataDir,
             Self::Config(_) => Exit::Invocation,
             Self::Metrics { .. } => Exit::Admin,
             Self::Bind { .. } | Self::System(_) => Exit::Unexpected,
@@ -128,6 +137,12 @@ pub fn start(config: ServerConfig) -> Result<Running, StartError> {
     let address = client_address(&config)?;
     let extended_types =
         if config.tree.extended_types_enabled { ExtendedTypes::Enabled } else { ExtendedTypes::Disabled };
+    if !config.data_dir_autocreate {
+        let folders = [&config.data_dir, &config.data_log_dir];
+        if let Some(missing) = folders.into_iter().find(|folder| !folder.exists()) {
+            return Err(StartError::NoFolder(missing.clone()));
+        }
+    }
     let digest_enabled = config.storage.digest_enabled;
     let recovered =
         storage::recover(&storage_config(&config), TreeConfig { extended_types, digest_enabled })?;
@@ -284,15 +299,23 @@ fn node_config(config: &ServerConfig, extended_types: ExtendedTypes, start_ms: i
         first_id: first_id(STANDALONE_ID, start_ms),
     };
     let auth = &config.auth;
-    let ensemble = auth.providers.iter().any(|provider| {
-        provider.class_name == "org.apache.zookeeper.server.auth.EnsembleAuthenticationProvider"
-    });
+    let has_provider = |class: &str| {
+        let full = format!("org.apache.zookeeper.server.auth.{class}");
+        auth.providers.iter().any(|provider| provider.class_name == full)
+    };
     NodeConfig {
         auth: Authenticator {
             skip_acl: auth.skip_acl,
             digest_enabled: auth.digest_enabled,
             super_digest: auth.super_digest.as_ref().map(|secret| secret.reveal().to_owned()),
-            ensemble_names: ensemble.then(|| auth.ensemble_auth_names.clone()),
+            ensemble_names: has_provider("EnsembleAuthenticationProvider")
+                .then(|| auth.ensemble_auth_names.clone()),
+            key_enabled: has_provider("KeyAuthenticationProvider"),
+        },
+        enforce_auth_schemes: if auth.enforce_enabled {
+            auth.enforce_schemes.clone()
+        } else {
+            Vec::new()
         },
         extended_types,
         digest_enabled: config.storage.digest_enabled,

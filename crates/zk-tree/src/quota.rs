@@ -41,9 +41,8 @@ impl StatsTrack {
             match key {
                 "count" => track.count = value,
                 "bytes" => track.bytes = value,
-                _ => {
-                    // a client's word
-                    track.extra.insert(key.to_owned(), value);
+                other => {
+                    track.extra.insert(other.to_owned(), value);
                 }
             }
         }

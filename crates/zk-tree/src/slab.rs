@@ -1,6 +1,6 @@
 //! Storage with small stable numbers instead of pointers.
 
-const CHUNK_BITS: u32 = 10;
+const CHUNK_BITS: u32 = 9;
 const CHUNK_LEN: usize = 1 << CHUNK_BITS;
 
 /// Values under `u32` ids, in chunks, so that growth never moves what is there. A removed value

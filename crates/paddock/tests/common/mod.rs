@@ -243,7 +243,8 @@ impl Scene {
         let data = tempfile::tempdir().unwrap();
         let mut properties = options.properties.to_vec();
         properties.push("zookeeper.4lw.commands.whitelist=*");
-        let server = Server::start_with(data.path(), &Options { properties: &properties, ..*options });
+        let server =
+            Server::start_with(data.path(), &Options { properties: &properties, ..*options });
         let mut witness = RawClient::with_session(server.address, 60_000).unwrap().0;
         ok(witness.request(OpCode::CREATE, &create("/witness", b"", 0)));
         Self { server, witness, round: 0, data }

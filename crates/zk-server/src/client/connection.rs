@@ -1,9 +1,9 @@
 //! One client connection: bytes in, frames to the core, bytes out.
 
 use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
-use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
@@ -16,9 +16,12 @@ use tokio::net::tcp::OwnedReadHalf;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::codec::Decoder;
 use zk_processor::{Client, Flow};
+use zk_proto::SessionId;
 
 use super::framing::Framing;
+use super::large;
 use super::outbox::{ConnectionOutbox, Handle, flush_touched};
+use super::throttle::Throttle;
 use crate::admin::four_letter;
 use crate::context::{Context, Counters};
 use crate::storage;
@@ -33,6 +36,13 @@ const FRAMES_MAX: usize = 64;
 /// How long a closed connection is kept, so that its last bytes arrive: closing at once would throw
 /// them away if the client has sent something that was not read.
 const LINGER: Duration = Duration::from_secs(1);
+
+/// How long a client that is to be closed may take no further byte of what was said before. Its session
+/// may be over, so nothing else ends its connection.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// Where a connect request has its session's id.
+const SESSION_ID_AT: usize = 4 + 8 + 4;
 
 /// Why a connection ended, for the log.
 #[derive(Debug)]
@@ -50,7 +60,12 @@ enum End {
 }
 
 /// Serves one connection to its end.
-pub(crate) async fn run(context: Arc<Context>, stream: TcpStream, peer: SocketAddr) {
+pub(crate) async fn run(
+    context: Arc<Context>,
+    throttle: Option<Arc<Throttle>>,
+    stream: TcpStream,
+    peer: SocketAddr,
+) {
     let (reader, writer) = stream.into_split();
     let outbox = ConnectionOutbox::new(writer);
     let address = peer.ip().to_canonical().to_string();
@@ -65,7 +80,9 @@ pub(crate) async fn run(context: Arc<Context>, stream: TcpStream, peer: SocketAd
         unread: BytesMut::new(),
         frames: VecDeque::new(),
         paused: false,
+        held_back: false,
         first: true,
+        throttle,
     };
     let end = connection.serve().await;
     let reader = connection.reader;
@@ -93,15 +110,20 @@ struct Connection<'a> {
     frames: VecDeque<Bytes>,
     /// The core asked not to be given more.
     paused: bool,
+    /// Frames are left because the client did not read its replies.
+    held_back: bool,
     /// Nothing but a four-letter word or the first frame has come.
     first: bool,
+    /// What the connect request has to pass; `None` afterwards.
+    throttle: Option<Arc<Throttle>>,
 }
 
 impl Connection<'_> {
     async fn serve(&mut self) -> End {
-        let deadline = Instant::now()
+        let sessionless = Instant::now()
             + Duration::from_millis(self.context.config.sessionless_timeout_ms.into());
         let mut has_session = false;
+        let mut farewell = None;
         loop {
             let signals = self.outbox.signals();
             if signals.done {
@@ -109,6 +131,8 @@ impl Connection<'_> {
             }
             if signals.resumed {
                 self.paused = false;
+            }
+            if signals.resumed || (self.held_back && !signals.stalled) {
                 if let Err(end) = self.process() {
                     return end;
                 }
@@ -120,26 +144,32 @@ impl Connection<'_> {
                 (false, false) => Wanted::Read,
                 (false, true) => Wanted::Nothing,
             };
-            let event = self.event(wanted);
-            let ready = if has_session {
-                event.await
+            let deadline = if signals.closing {
+                Some(*farewell.get_or_insert_with(|| Instant::now() + FAREWELL))
+            } else if has_session {
+                None
             } else {
-                let in_time = timeout_at(deadline, event).await;
-                has_session = self.client.has_session();
-                match in_time {
-                    Ok(ready) => ready,
-                    Err(_) if has_session => continue,
-                    Err(_) => return End::Sessionless,
-                }
+                Some(sessionless)
             };
+            let event = self.event(wanted);
+            let ready = match deadline {
+                None => event.await,
+                Some(deadline) => match timeout_at(deadline, event).await {
+                    Ok(ready) => ready,
+                    Err(_) if signals.closing => {
+                        return End::Refused("the client does not read what it was sent".into());
+                    }
+                    Err(_) if self.client.has_session() => Ok(Event::Woken),
+                    Err(_) => return End::Sessionless,
+                },
+            };
+            has_session = has_session || self.client.has_session();
             match ready {
                 Ok(Event::Woken) => {}
                 Ok(Event::Writable) => {
+                    farewell = None;
                     self.outbox.flush(self.context);
-                    // What was left because the client did not read.
-                    if let Err(end) = self.process() {
-                        return end;
-                    }
+                    self.keep_alive();
                 }
                 Ok(Event::Readable) => {
                     if let Err(end) = self.read().await {
@@ -149,6 +179,13 @@ impl Connection<'_> {
                 Err(error) => return End::Io(error),
             }
         }
+    }
+
+    /// A client that takes what it was sent is there, though its pings wait to be read.
+    fn keep_alive(&self) {
+        let (mut none, now) = (VecDeque::new(), self.context.clock.now());
+        let mut batch = storage::Batch::new(&self.context.queue);
+        self.context.node.on_frames(self.client, &mut none, now, &mut |action| batch.push(action));
     }
 
     async fn event(&self, wanted: Wanted) -> io::Result<Event> {
@@ -206,24 +243,51 @@ impl Connection<'_> {
     fn process(&mut self) -> Result<(), End> {
         let mut framing =
             Framing { max_len: self.context.config.limits.jute_max_buffer_bytes as usize };
-        while !self.paused && !self.outbox.is_stalled() {
+        self.held_back = false;
+        while !self.paused {
+            if self.outbox.is_stalled() {
+                self.held_back = true;
+                return Ok(());
+            }
             while self.frames.len() < FRAMES_MAX {
+                if large::is_too_much(self.context, &self.unread) {
+                    if !self.frames.is_empty() {
+                        break;
+                    }
+                    large::count_refused(self.context);
+                    return Err(End::Refused(
+                        "too many bytes of large requests are in flight".into(),
+                    ));
+                }
                 match framing.decode(&mut self.unread) {
-                    Ok(Some(frame)) => self.frames.push_back(frame),
+                    Ok(Some(frame)) => self.frames.push_back(large::counted(self.context, frame)),
                     Ok(None) => break,
                     // What came before it is served first.
                     Err(_) if !self.frames.is_empty() => break,
                     Err(error) => return Err(End::Refused(error.to_string())),
                 }
             }
-            if self.frames.is_empty() {
-                break;
+            let Some(frame) = self.frames.front() else { break };
+            if let Some(throttle) = self.throttle.take() {
+                let id = frame.get(SESSION_ID_AT..).and_then(<[u8]>::first_chunk);
+                let session = SessionId(id.map_or(0, |id| i64::from_be_bytes(*id)));
+                if !throttle.admits(session, self.context.clock.now().mono_ms()) {
+                    Counters::add(&self.context.counters.connection_rejected, 1);
+                    return Err(End::Refused(
+                        "too many sessions begin: see connection_throttle_tokens".into(),
+                    ));
+                }
             }
             let arrived = self.context.clock.now();
             let mut batch = storage::Batch::new(&self.context.queue);
-            let served = self.context.node.on_frames(self.client, &mut self.frames, arrived, &mut |action| {
-                batch.push(action);
-            });
+            let served = self.context.node.on_frames(
+                self.client,
+                &mut self.frames,
+                arrived,
+                &mut |action| {
+                    batch.push(action);
+                },
+            );
             drop(batch); // wakes the store thread
             if served.reads > 0 {
                 self.measure(arrived.mono_us, served.reads);
@@ -254,7 +318,8 @@ impl Connection<'_> {
 
     fn measure(&self, arrived_us: i64, reads: u64) {
         let stats = self.context.node.stats();
-        let elapsed = u64::try_from(self.context.clock.now().mono_us - arrived_us).unwrap_or_default();
+        let elapsed =
+            u64::try_from(self.context.clock.now().mono_us - arrived_us).unwrap_or_default();
         stats.read_latency.record_many(elapsed, reads);
         stats.latency.record_many(elapsed, reads);
     }

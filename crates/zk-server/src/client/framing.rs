@@ -20,6 +20,11 @@ pub(crate) enum FramingError {
 
 const PREFIX_LEN: usize = 4;
 
+/// The length that the next frame claims to have, if that has come and is not negative.
+pub(crate) fn claimed_len(unread: &[u8]) -> Option<usize> {
+    usize::try_from(i32::from_be_bytes(*unread.first_chunk::<PREFIX_LEN>()?)).ok()
+}
+
 impl Decoder for Framing {
     type Item = Bytes;
     type Error = FramingError;

@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 use super::connection;
+use super::throttle::Throttle;
 use crate::context::{Context, Counters};
 
 /// How long to wait after the system could not give a connection: it is out of file descriptors.
@@ -41,7 +42,12 @@ impl Limits {
         self.counts.lock().expect("no holder of this lock panics: a panic ends the process")
     }
 
-    fn admit(self: &Arc<Self>, address: IpAddr, all_max: Option<u32>, each_max: Option<u32>) -> Option<Place> {
+    fn admit(
+        self: &Arc<Self>,
+        address: IpAddr,
+        all_max: Option<u32>,
+        each_max: Option<u32>,
+    ) -> Option<Place> {
         let mut counts = self.counts();
         let same = counts.by_address.get(&address).copied().unwrap_or_default();
         if all_max.is_some_and(|max| counts.all >= max) || each_max.is_some_and(|max| same >= max) {
@@ -95,9 +101,12 @@ impl Listener {
 
     /// Serves connections until it is dropped.
     pub async fn run(self, context: Arc<Context>) {
+        let throttle = context.config.limits.connection_throttle.clone();
+        let throttle =
+            throttle.map(|config| Arc::new(Throttle::new(config, context.clock.now().mono_ms())));
         loop {
             match self.socket.accept().await {
-                Ok((stream, peer)) => self.admit(&context, stream, peer),
+                Ok((stream, peer)) => self.admit(&context, throttle.as_ref(), stream, peer),
                 Err(error) => {
                     tracing::warn!(%error, "no connection could be accepted: raise the limit of open files?");
                     tokio::time::sleep(ACCEPT_RETRY).await;
@@ -106,9 +115,16 @@ impl Listener {
         }
     }
 
-    fn admit(&self, context: &Arc<Context>, stream: TcpStream, peer: SocketAddr) {
+    fn admit(
+        &self,
+        context: &Arc<Context>,
+        throttle: Option<&Arc<Throttle>>,
+        stream: TcpStream,
+        peer: SocketAddr,
+    ) {
         let limits = &context.config.limits;
-        let Some(place) = self.limits.admit(peer.ip(), limits.max_cnxns, limits.max_client_cnxns) else {
+        let Some(place) = self.limits.admit(peer.ip(), limits.max_cnxns, limits.max_client_cnxns)
+        else {
             Counters::add(&context.counters.connection_rejected, 1);
             tracing::warn!(
                 %peer, max_cnxns = ?limits.max_cnxns, max_client_cnxns = ?limits.max_client_cnxns,
@@ -116,16 +132,26 @@ impl Listener {
             );
             return;
         };
-        if let Err(error) = stream.set_nodelay(true) {
+        let keep_alive = context.config.client_tcp_keep_alive;
+        if let Err(error) = set_options(&stream, keep_alive) {
             tracing::debug!(%peer, %error, "connection lost");
             return;
         }
         let context = Arc::clone(context);
+        let throttle = throttle.cloned();
         tokio::spawn(async move {
-            connection::run(context, stream, peer).await;
+            connection::run(context, throttle, stream, peer).await;
             drop(place);
         });
     }
+}
+
+fn set_options(stream: &TcpStream, keep_alive: bool) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    if keep_alive {
+        rustix::net::sockopt::set_socket_keepalive(stream, true)?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

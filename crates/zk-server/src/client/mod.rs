@@ -2,8 +2,10 @@
 
 mod connection;
 mod framing;
+mod large;
 mod listener;
 mod outbox;
+mod throttle;
 
 pub use listener::{Limits, Listener};
 pub use outbox::flush_touched;

@@ -6,6 +6,7 @@
 
 use std::cell::RefCell;
 use std::io;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::{Buf, BytesMut};
@@ -49,6 +50,37 @@ struct State {
     touched: bool,
     flushing: bool,
     signals: Signals,
+    /// Of the frames since the last flush.
+    sizes: Option<Sizes>,
+}
+
+/// Lengths of frames, without the length itself.
+#[derive(Debug, Clone, Copy)]
+struct Sizes {
+    last: u64,
+    min: u64,
+    max: u64,
+}
+
+impl Sizes {
+    /// With one more.
+    fn with(sizes: Option<Self>, len: u64) -> Self {
+        let Self { min, max, .. } = sizes.unwrap_or(Self { last: len, min: len, max: len });
+        Self { last: len, min: min.min(len), max: max.max(len) }
+    }
+
+    fn publish(self, counters: &Counters) {
+        let Counters { last_response_bytes, min_response_bytes, max_response_bytes, .. } = counters;
+        last_response_bytes.store(self.last, Ordering::Relaxed);
+        // A lost update would be made up for by the next response; none is worth a contended line.
+        if self.max > max_response_bytes.load(Ordering::Relaxed) {
+            max_response_bytes.fetch_max(self.max, Ordering::Relaxed);
+        }
+        let min = min_response_bytes.load(Ordering::Relaxed);
+        if min == 0 || self.min < min {
+            min_response_bytes.store(self.min, Ordering::Relaxed);
+        }
+    }
 }
 
 /// What the connection's task has to know.
@@ -108,6 +140,9 @@ impl ConnectionOutbox {
     pub(crate) fn flush(&self, context: &Context) {
         let mut state = self.state();
         state.touched = false;
+        if let Some(sizes) = state.sizes.take() {
+            sizes.publish(&context.counters);
+        }
         if state.flushing {
             return;
         }
@@ -179,7 +214,10 @@ impl Outbox for Handle {
             state.signals.done = true;
             state.unsent = BytesMut::new();
         } else {
+            let before = state.unsent.len();
             write(&mut state.unsent);
+            let len = (state.unsent.len() - before).saturating_sub(size_of::<i32>());
+            state.sizes = Some(Sizes::with(state.sizes, len as u64));
         }
         self.touch(&mut state);
     }

@@ -1,0 +1,10 @@
+//! The node as a whole, with a shell made of queues and a clock set by hand.
+
+mod harness;
+mod model;
+mod noise;
+mod properties;
+mod script;
+mod scripts;
+mod threads;
+mod traps;
