@@ -30,7 +30,8 @@ if [[ -s "$CONF_STATE/pid" ]]; then
   old="$(<"$CONF_STATE/pid")"
   rm "$CONF_STATE/pid"
   kill -KILL "$old" 2>/dev/null || true
-  while kill -0 "$old" 2>/dev/null; do sleep 0.05; done
+  # It is no child of this shell: what is left of it once it is dead waits to be reaped, and holds nothing.
+  while state="$(sed 's/.*) //' "/proc/$old/stat" 2>/dev/null)" && [[ "$state" != [ZX]* ]]; do sleep 0.05; done
 fi
 
 case "${1:-}" in

@@ -393,12 +393,13 @@ impl Builder<'_> {
         if skip_acl {
             self.warning("skipACL", "every client may do everything");
         }
-        // Read for its check alone: SHA1 is the only algorithm.
-        settings.text("DigestAuthenticationProvider.digestAlg");
         AuthConfig {
             skip_acl,
             super_digest: super_digest.map(Secret::new),
             digest_enabled: settings.bool("DigestAuthenticationProvider.enabled"),
+            digest_algorithm: settings
+                .text("DigestAuthenticationProvider.digestAlg")
+                .unwrap_or_else(|| "SHA1".to_owned()),
             providers,
             enforce_enabled,
             enforce_schemes,

@@ -220,6 +220,8 @@ pub struct AuthConfig {
     pub super_digest: Option<Secret>,
     /// The digest scheme is offered.
     pub digest_enabled: bool,
+    /// How it hashes passwords: SHA1, SHA-1, SHA-256 or SHA3-256.
+    pub digest_algorithm: String,
     /// Further schemes.
     pub providers: Vec<AuthProvider>,
     /// Unauthenticated sessions are refused.

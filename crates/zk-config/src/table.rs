@@ -156,7 +156,7 @@ pub const KEYS: &[KeyInfo] = &[
     row("skipACL", YesNo, "no", Property, Honoured, "`yes` switches all ACL checks off."),
     row("DigestAuthenticationProvider.superDigest", Secret, "", Property, Honoured, "`user:base64(sha1(user:password))` of the superuser."),
     row("DigestAuthenticationProvider.enabled", Bool, "true", Property, Honoured, "Offer the digest scheme."),
-    row("DigestAuthenticationProvider.digestAlg", OneOf(&["SHA1", "SHA-1"]), "SHA1", Property, Honoured, "Hash of the digest scheme."),
+    row("DigestAuthenticationProvider.digestAlg", OneOf(&["SHA1", "SHA-1", "SHA-256", "SHA3-256"]), "SHA1", Property, Honoured, "Hash of the digest scheme."),
     row("authProvider.*", Class, "", Property, Honoured, "Class of a further authentication scheme."),
     row("enableEagerACLCheck", Bool, "false", Property, ENSEMBLE, "Check ACLs of writes before they go to the leader."),
     row("enforce.auth.enabled", Bool, "false", Property, Honoured, "Refuse sessions that are not authenticated."),

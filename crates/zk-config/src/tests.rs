@@ -351,8 +351,8 @@ mod values {
             ("dataDir=", "dataDir: the value is empty"),
             ("clientPort=x", "clientPort: `x` is not a whole number; allowed: 0 to 65535"),
             (
-                "DigestAuthenticationProvider.digestAlg=SHA-256",
-                "DigestAuthenticationProvider.digestAlg: `SHA-256` is unknown; allowed: SHA1, SHA-1",
+                "DigestAuthenticationProvider.digestAlg=SHA-999",
+                "DigestAuthenticationProvider.digestAlg: `SHA-999` is unknown; allowed: SHA1, SHA-1, SHA-256, SHA3-256",
             ),
         ] {
             let required = ["dataDir=/d", "clientPort=2181"].map(|other| {

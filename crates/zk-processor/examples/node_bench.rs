@@ -1,6 +1,6 @@
 //! What one operation costs in the core: no sockets, no disk, one thread.
 //!
-//! `cargo run --release -p zk-processor --example node_bench [operations]`
+//! `cargo run --release -p zk-processor --example node_bench [operations [only those with this name]]`
 
 #![allow(clippy::disallowed_methods, reason = "it looks at its own time and arguments")]
 
@@ -103,6 +103,9 @@ impl Bench {
     }
 
     fn run(&mut self, what: &str, operations: usize, mut request: impl FnMut(usize) -> Request) {
+        if std::env::args().nth(2).is_some_and(|only| !what.contains(&only)) {
+            return;
+        }
         let frames: Vec<Bytes> = (0..PIPELINE * 8).map(|i| frame(&request(i))).collect();
         let rounds = operations / PIPELINE;
         let mut bytes = 0;

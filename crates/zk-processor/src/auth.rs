@@ -5,8 +5,32 @@ use std::net::IpAddr;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use sha1::{Digest, Sha1};
+use sha2::Sha256;
+use sha3::Sha3_256;
 use zk_proto::ErrorCode;
 use zk_proto::acl::{Acl, Id, Perms};
+
+/// How the digest scheme hashes passwords (`DigestAuthenticationProvider.digestAlg`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum DigestAlgorithm {
+    /// What every client computes ACLs with by default.
+    #[default]
+    Sha1,
+    /// SHA-256.
+    Sha256,
+    /// SHA3-256.
+    Sha3,
+}
+
+impl DigestAlgorithm {
+    fn hash(self, text: &[u8]) -> Vec<u8> {
+        match self {
+            Self::Sha1 => Sha1::digest(text).to_vec(),
+            Self::Sha256 => Sha256::digest(text).to_vec(),
+            Self::Sha3 => Sha3_256::digest(text).to_vec(),
+        }
+    }
+}
 
 /// The authentication schemes and what they need to know.
 ///
@@ -18,6 +42,8 @@ pub struct Authenticator {
     pub skip_acl: bool,
     /// Whether the digest scheme exists.
     pub digest_enabled: bool,
+    /// How it hashes passwords.
+    pub digest_algorithm: DigestAlgorithm,
     /// `super:` and the base64 of the SHA-1 of `super:password`: who shows it bypasses every ACL.
     pub super_digest: Option<String>,
     /// Names that the `ensemble` scheme accepts (`zookeeper.ensembleAuthName`); `None`: the scheme
@@ -33,6 +59,7 @@ impl Default for Authenticator {
         Self {
             skip_acl: false,
             digest_enabled: true,
+            digest_algorithm: DigestAlgorithm::Sha1,
             super_digest: None,
             ensemble_names: None,
             key_enabled: false,
@@ -68,7 +95,7 @@ impl Authenticator {
     ) -> AuthOutcome {
         match (scheme, auth) {
             ("digest", Some(auth)) if self.digest_enabled => {
-                let id = digest_id(auth);
+                let id = digest_id(auth, self.digest_algorithm);
                 let mut ids = Vec::new();
                 if self.super_digest.as_ref() == Some(&id) {
                     ids.push(Id::new("super", ""));
@@ -188,10 +215,10 @@ fn is_multiple(auth: &[u8], key: &[u8]) -> bool {
 }
 
 /// `user:password` → `user:base64(SHA1("user:password"))`.
-fn digest_id(auth: &[u8]) -> String {
+fn digest_id(auth: &[u8], algorithm: DigestAlgorithm) -> String {
     let text = String::from_utf8_lossy(auth);
     let user = text.split(':').next().unwrap_or_default();
-    format!("{user}:{}", STANDARD.encode(Sha1::digest(text.as_bytes())))
+    format!("{user}:{}", STANDARD.encode(algorithm.hash(text.as_bytes())))
 }
 
 /// Two parts with a colon between, as Java splits: colons at the end do not count.
@@ -283,7 +310,7 @@ mod tests {
     #[test]
     fn a_digest_is_what_upstream_makes_of_it() {
         // From the administrator's guide: super:D/InIHSb7yEEbrWz8b9l71RjZJU= is super:test's.
-        assert_eq!(digest_id(b"super:test"), "super:D/InIHSb7yEEbrWz8b9l71RjZJU=");
+        assert_eq!(digest_id(b"super:test", DigestAlgorithm::Sha1), "super:D/InIHSb7yEEbrWz8b9l71RjZJU=");
     }
 
     #[test]

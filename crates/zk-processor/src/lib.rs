@@ -40,7 +40,7 @@ mod serve;
 mod stats;
 mod writes;
 
-pub use auth::Authenticator;
+pub use auth::{Authenticator, DigestAlgorithm};
 pub use client::{Client, ClientInfo, Outbox};
 pub use config::{ContainerConfig, NodeConfig, Now};
 pub use node::{Action, Flow, Node, Served, Status};

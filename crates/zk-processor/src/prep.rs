@@ -9,6 +9,7 @@ use zk_tree::DataTree;
 
 use crate::NodeConfig;
 use crate::outstanding::{ChangedNode, OutstandingChanges, View};
+use crate::stats::Stats;
 use crate::writes;
 
 /// What the preparation of one write looks at. Everything is checked before anything is changed, so an
@@ -22,6 +23,7 @@ pub(crate) struct Prep<'a> {
     pub(crate) auth: &'a [Id],
     pub(crate) zxid: Zxid,
     pub(crate) wall_ms: i64,
+    pub(crate) stats: &'a Stats,
 }
 
 impl Prep<'_> {
@@ -88,16 +90,21 @@ impl Prep<'_> {
         self.config.auth.check(acl, perms, self.auth)
     }
 
+    /// A znode that was found, to be changed and put back.
+    pub(crate) fn to_changed(&self, path: &str, view: View<'_>) -> ChangedNode {
+        self.changes.to_changed(path, view)
+    }
+
     /// A znode that is there changes.
     pub(crate) fn change(&mut self, path: &str, change: impl FnOnce(&mut ChangedNode)) {
         let Some(view) = self.changes.find(self.tree, path) else { return };
-        let mut node = self.changes.to_changed(path, view);
+        let mut node = self.to_changed(path, view);
         change(&mut node);
-        self.changes.put(self.tree, self.zxid, path, node);
+        self.put(path, node);
     }
 
-    /// A znode comes.
-    pub(crate) fn create(&mut self, path: &str, node: ChangedNode) {
+    /// A znode comes, or becomes something else.
+    pub(crate) fn put(&mut self, path: &str, node: ChangedNode) {
         self.changes.put(self.tree, self.zxid, path, node);
     }
 
@@ -139,6 +146,7 @@ impl Prep<'_> {
         if exceeded(quota.limits.count_hard_limit(), quota.usage.count, count)
             || exceeded(quota.limits.byte_hard_limit(), quota.usage.bytes, bytes)
         {
+            self.stats.quota_exceeded(path);
             return Err(ErrorCode::QUOTA_EXCEEDED);
         }
         Ok(())

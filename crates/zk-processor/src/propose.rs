@@ -31,23 +31,6 @@ pub(crate) fn header(
     TxnHeader { client_id: session, cxid: xid, zxid, time: now.wall_ms, op }
 }
 
-/// Whether a hard quota stopped it.
-fn is_over_quota(txn: &Txn) -> bool {
-    match txn {
-        Txn::Error(error) => error.err == ErrorCode::QUOTA_EXCEEDED,
-        Txn::Multi(txns) => txns.iter().any(|(_, txn)| is_over_quota(txn)),
-        Txn::CreateSession(_)
-        | Txn::CloseSession(_)
-        | Txn::Create(_)
-        | Txn::CreateContainer(_)
-        | Txn::CreateTtl(_)
-        | Txn::Delete(_)
-        | Txn::SetData(_)
-        | Txn::SetAcl(_)
-        | Txn::Check(_) => false,
-    }
-}
-
 impl Node {
     /// Prepares and proposes a client's write.
     pub(crate) fn submit(
@@ -70,14 +53,12 @@ impl Node {
             auth: &state.auth,
             zxid: header.zxid,
             wall_ms: now.wall_ms,
+            stats: &self.stats,
         };
         let txn = prep.request(request).unwrap_or_else(|err| {
             header.op = OpCode::ERROR;
             Txn::Error(ErrorTxn { err })
         });
-        if is_over_quota(&txn) {
-            Stats::add(&self.stats.quota_exceeded, 1);
-        }
         if closes {
             writer.sessions.set_closing(state.session);
         }
@@ -104,6 +85,7 @@ impl Node {
             auth: &[],
             zxid: header.zxid,
             wall_ms: now.wall_ms,
+            stats: &self.stats,
         });
         // What has become impossible is not worth a transaction: nobody waits for its answer.
         let Ok(txn) = prepared else { return false };

@@ -173,25 +173,9 @@ impl Node {
     ) -> Result<(), &'static str> {
         let Incoming { xid, op, request } = incoming;
         let now = exchange.now;
-        // Whoever a client is, it says so out of turn: this counts for what it sends afterwards.
-        let request = match request {
-            Ok(Request::Auth(packet)) => {
-                return exchange.authenticate(xid, &packet.scheme, packet.auth.as_deref());
-            }
-            Ok(Request::Sasl(request)) => {
-                return match request.token {
-                    Some(_) => {
-                        exchange.answer_sasl(xid);
-                        Ok(())
-                    }
-                    None => Err("a SASL request without a token"),
-                };
-            }
-            Err(RequestError::Body(_)) if matches!(op, OpCode::AUTH | OpCode::SASL) => {
-                return Err("an authentication request that cannot be decoded");
-            }
-            request => request,
-        };
+        if matches!(op, OpCode::AUTH | OpCode::SASL) {
+            return authenticate(exchange, xid, request);
+        }
         if !exchange.is_authenticated_enough() {
             exchange.refuse_unauthenticated(xid);
             return Ok(());
@@ -244,5 +228,24 @@ impl Node {
             }
         }
         Ok(())
+    }
+}
+
+/// Whoever a client is, it says so out of turn: this counts for what it sends afterwards.
+fn authenticate(
+    exchange: &mut Exchange<'_>,
+    xid: Xid,
+    request: Result<Request, RequestError>,
+) -> Result<(), &'static str> {
+    match request {
+        Ok(Request::Auth(packet)) => {
+            exchange.authenticate(xid, &packet.scheme, packet.auth.as_deref())
+        }
+        Ok(Request::Sasl(request)) if request.token.is_some() => {
+            exchange.answer_sasl(xid);
+            Ok(())
+        }
+        Ok(Request::Sasl(_)) => Err("a SASL request without a token"),
+        Ok(_) | Err(_) => Err("an authentication request that cannot be decoded"),
     }
 }

@@ -1,5 +1,7 @@
 //! Counts of what the processors did. They are read by the shell, which names and exports them.
 
+use std::collections::BTreeMap;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::Now;
@@ -137,6 +139,8 @@ macro_rules! stats {
             pub update_latency: Histogram,
             /// All requests: what `srvr` shows as latency.
             pub latency: Histogram,
+            /// Writes refused for a hard quota, by the top-level znode that they were below.
+            quota_exceeded_by_namespace: Mutex<BTreeMap<String, u64>>,
         }
     };
 }
@@ -156,8 +160,6 @@ stats! {
     connection_requests,
     /// Connect requests for a session that exists, or did.
     revalidations,
-    /// Requests refused for a hard quota.
-    quota_exceeded,
     /// Digests that were not the predicted ones.
     digest_mismatches,
     /// Auth packets that failed.
@@ -246,6 +248,23 @@ impl Stats {
     /// Adds to a counter.
     pub(crate) fn add(counter: &AtomicU64, count: u64) {
         counter.fetch_add(count, Ordering::Relaxed);
+    }
+
+    /// A hard quota refused a write at `path`.
+    pub(crate) fn quota_exceeded(&self, path: &str) {
+        let namespace = path.split('/').nth(1).unwrap_or_default();
+        let mut counts = self.quota_exceeded_by_namespace.lock().expect("no holder panics");
+        *counts.entry(namespace.to_owned()).or_default() += 1;
+    }
+
+    /// Writes refused for a hard quota, by the top-level znode that they were below.
+    ///
+    /// # Panics
+    /// Never: no holder of the lock panics.
+    #[must_use]
+    pub fn quota_exceeded_by_namespace(&self) -> Vec<(String, u64)> {
+        let counts = self.quota_exceeded_by_namespace.lock().expect("no holder panics");
+        counts.iter().map(|(namespace, count)| (namespace.clone(), *count)).collect()
     }
 
     /// What `srst` resets.

@@ -13,7 +13,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 use zk_config::ServerConfig;
-use zk_processor::{Authenticator, ContainerConfig, Node, NodeConfig};
+use zk_processor::{Authenticator, ContainerConfig, DigestAlgorithm, Node, NodeConfig};
 use zk_proto::ServerId;
 use zk_proto::create_mode::ExtendedTypes;
 use zk_session::{SessionConfig, first_id};
@@ -27,6 +27,12 @@ use crate::{Exit, admin};
 
 /// How often the core is told the time, at least: sessions expire to within a tick of it.
 const TICK_MAX: Duration = Duration::from_millis(100);
+
+/// More often than this no session's expiry needs it.
+const TICK_MIN: Duration = Duration::from_millis(5);
+
+/// The timers' resolution: `znode.container.checkIntervalMs` cannot ask for more.
+const REAPING_MIN: Duration = Duration::from_millis(1);
 
 /// The id that a standalone server puts into its sessions' ids, as upstream does.
 const STANDALONE_ID: ServerId = ServerId(1);
@@ -109,7 +115,9 @@ impl Running {
     /// Stops: no new connections or requests, what was accepted gets durable, then everything ends.
     pub async fn stop(mut self) {
         self.tasks.shutdown().await;
-        drop(self.stop_checkpoints.try_send(()));
+        if self.stop_checkpoints.try_send(()).is_err() {
+            tracing::debug!("the checkpoint thread has ended already");
+        }
         drop(self.stop_checkpoints);
         self.context.queue.stop();
         let threads = [self.store, self.checkpoints];
@@ -221,7 +229,9 @@ pub fn run(config: ServerConfig) -> Result<(), StartError> {
 /// Tells the core the time.
 async fn ticks(context: Arc<Context>) {
     let tick = Duration::from_millis(context.config.tick_time_ms.into());
-    let mut interval = tokio::time::interval((tick / 4).clamp(Duration::from_millis(5), TICK_MAX));
+    let reaping = Duration::from_millis(context.config.tree.container_check_interval_ms.into());
+    let period = (tick / 4).max(TICK_MIN).min(TICK_MAX).min(reaping.max(REAPING_MIN));
+    let mut interval = tokio::time::interval(period);
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
     loop {
         interval.tick().await;
@@ -307,6 +317,11 @@ fn node_config(config: &ServerConfig, extended_types: ExtendedTypes, start_ms: i
         auth: Authenticator {
             skip_acl: auth.skip_acl,
             digest_enabled: auth.digest_enabled,
+            digest_algorithm: match auth.digest_algorithm.as_str() {
+                "SHA-256" => DigestAlgorithm::Sha256,
+                "SHA3-256" => DigestAlgorithm::Sha3,
+                _ => DigestAlgorithm::Sha1, // the configuration allows no others
+            },
             super_digest: auth.super_digest.as_ref().map(|secret| secret.reveal().to_owned()),
             ensemble_names: has_provider("EnsembleAuthenticationProvider")
                 .then(|| auth.ensemble_auth_names.clone()),

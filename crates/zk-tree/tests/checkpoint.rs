@@ -9,9 +9,10 @@ use std::collections::BTreeMap;
 
 use common::{Model, ModelNode, assert_same_nodes, random_txn};
 use zk_proto::create_mode::ExtendedTypes;
-use zk_proto::{SessionId, Zxid};
+use zk_proto::txn::{CreateTxn, DeleteTxn, LoggedTxn, Txn, TxnHeader};
+use zk_proto::{OpCode, SessionId, Xid, Zxid};
 use zk_testkit::property_of;
-use zk_tree::{Checkpoint, CheckpointItem, Database, LoadError, TreeConfig};
+use zk_tree::{Checkpoint, CheckpointItem, Database, LoadError, Outcome, TreeConfig};
 
 #[derive(Debug, Clone, Default)]
 struct Store {
@@ -197,31 +198,34 @@ fn what_is_no_tree_is_refused() {
     }
 }
 
+fn header(zxid: i64, op: OpCode) -> TxnHeader {
+    TxnHeader { client_id: SessionId(1), cxid: Xid(1), zxid: Zxid(zxid), time: 0, op }
+}
+
+fn create(database: &mut Database, zxid: i64, path: &str, data: usize) {
+    let txn = Txn::Create(CreateTxn {
+        path: path.to_owned(),
+        data: Some(vec![0; data].into()),
+        acl: Vec::new(),
+        ephemeral: false,
+        parent_cversion: -1,
+    });
+    let txn = LoggedTxn { header: header(zxid, OpCode::CREATE), txn, digest: None };
+    assert!(matches!(database.apply(&txn, &mut |_, _| {}), Outcome::Stat(_)));
+}
+
+fn delete(database: &mut Database, zxid: i64, path: &str) {
+    let txn = Txn::Delete(DeleteTxn { path: path.to_owned() });
+    let txn = LoggedTxn { header: header(zxid, OpCode::DELETE), txn, digest: None };
+    assert_eq!(database.apply(&txn, &mut |_, _| {}), Outcome::Done);
+}
+
 #[test]
 fn large_data_ends_a_portion_early() {
     let mut database = Database::new(TreeConfig::default());
     drop_all(&mut database);
     for i in 0..10 {
-        database.apply(
-            &zk_proto::txn::LoggedTxn {
-                header: zk_proto::txn::TxnHeader {
-                    client_id: SessionId(1),
-                    cxid: zk_proto::Xid(1),
-                    zxid: Zxid(i),
-                    time: 0,
-                    op: zk_proto::OpCode::CREATE,
-                },
-                txn: zk_proto::txn::Txn::Create(zk_proto::txn::CreateTxn {
-                    path: format!("/big{i}"),
-                    data: Some(vec![0; 600_000].into()),
-                    acl: Vec::new(),
-                    ephemeral: false,
-                    parent_cversion: -1,
-                }),
-                digest: None,
-            },
-            &mut |_, _| {},
-        );
+        create(&mut database, i, &format!("/big{i}"), 600_000);
     }
     assert!(database.tree.dirty_bytes() > 6_000_000);
     let mut checkpoint = database.begin_checkpoint();
@@ -241,6 +245,23 @@ fn large_data_ends_a_portion_early() {
     drop(database.end_checkpoint(checkpoint, true));
     assert!(portions >= 4, "{portions} portions");
     assert_eq!(all, 11, "ten znodes and their parent");
+}
+
+/// Locks come and go all day: what waits for the next checkpoint is bounded by what there is.
+#[test]
+fn what_comes_and_goes_does_not_pile_up() {
+    let mut database = Database::new(TreeConfig::default());
+    drop_all(&mut database);
+    for i in 0..1000 {
+        create(&mut database, 2 * i, &format!("/lock-{i}"), 10);
+        delete(&mut database, 2 * i + 1, &format!("/lock-{i}"));
+    }
+    assert!(database.tree.dirty_count() <= 2, "{}", database.tree.dirty_count());
+    let mut checkpoint = database.begin_checkpoint();
+    let mut items = Vec::new();
+    while database.checkpoint_chunk(&mut checkpoint, 1000, &mut items) {}
+    drop(database.end_checkpoint(checkpoint, true));
+    assert!(matches!(&items[..], [CheckpointItem::PutZnode { path, .. }] if path == "/"));
 }
 
 fn drop_all(database: &mut Database) {

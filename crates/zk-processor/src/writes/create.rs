@@ -83,7 +83,7 @@ pub(crate) fn prepare(prep: &mut Prep<'_>, request: Create) -> Result<Txn, Error
         }
     });
     let stat = prep.new_stat(owner);
-    prep.create(&path, ChangedNode::new(stat, &acl, data.clone()));
+    prep.put(&path, ChangedNode::new(stat, &acl, data.clone()));
     Ok(match kind {
         Kind::Plain => {
             let ephemeral = mode.is_ephemeral();

@@ -16,9 +16,9 @@ pub(crate) fn prepare(prep: &mut Prep<'_>, request: SetAclRequest) -> Result<Txn
     let view = prep.find(&path)?;
     prep.check_acl(view.acl(), Perms::ADMIN)?;
     let version = next_version(view.stat().aversion, version)?;
-    prep.change(&path, |node| {
-        node.stat.aversion = version;
-        node.acl = Some(acl.as_slice().into());
-    });
+    let mut node = prep.to_changed(&path, view);
+    node.stat.aversion = version;
+    node.acl = Some(acl.as_slice().into());
+    prep.put(&path, node);
     Ok(Txn::SetAcl(SetAclTxn { path, acl, version }))
 }

@@ -16,12 +16,11 @@ pub(crate) fn prepare(prep: &mut Prep<'_>, request: SetDataRequest) -> Result<Tx
     prep.check_acl(view.acl(), Perms::WRITE)?;
     prep.check_quota(&path, 0, data_len(data.as_deref()) - data_len(view.data()))?;
     let version = next_version(view.stat().version, version)?;
-    let (zxid, wall_ms) = (prep.zxid.0, prep.wall_ms);
-    prep.change(&path, |node| {
-        node.stat.version = version;
-        node.stat.mzxid = zxid;
-        node.stat.mtime = wall_ms;
-        node.data = Some(data.clone());
-    });
+    let mut node = prep.to_changed(&path, view);
+    node.stat.version = version;
+    node.stat.mzxid = prep.zxid.0;
+    node.stat.mtime = prep.wall_ms;
+    node.data = Some(data.clone());
+    prep.put(&path, node);
     Ok(Txn::SetData(SetDataTxn { path, data, version }))
 }

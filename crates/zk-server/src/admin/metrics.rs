@@ -393,8 +393,10 @@ fn counters(all: &mut Gathered, context: &Context) {
     let help = "Requests refused because too many bytes of large ones were in flight.";
     all.counter("large_requests_rejected", help, &counters.large_requests_rejected);
     all.counter("snapshot_error_count", "Checkpoints that failed.", &counters.checkpoint_errors);
-    let help = "Writes refused for a hard quota.";
-    all.counter("paddock_quota_exceeded_total", help, &stats.quota_exceeded);
+    let exceeded = stats.quota_exceeded_by_namespace();
+    let values = exceeded.into_iter().map(|(key, count)| (key, i64::try_from(count).unwrap_or(i64::MAX)));
+    let help = "Writes refused for a hard quota, by top-level znode.";
+    all.push("quota_exceeded_error_per_namespace", help, Value::GaugeSet(values.collect()));
     let help = "Containers and TTL znodes removed.";
     all.counter("paddock_containers_deleted_total", help, &stats.containers_deleted);
     all.counter("paddock_watch_events_total", "Watch events sent.", &stats.watch_events);

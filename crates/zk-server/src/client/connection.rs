@@ -225,7 +225,7 @@ impl Connection<'_> {
             Err(error) => return Err(End::Io(error)),
         }
         if self.first {
-            match four_letter::detect(&mut self.unread) {
+            match four_letter::detect(&mut self.unread, &self.context.config.four_letter_words) {
                 four_letter::Detected::Incomplete => return Ok(()),
                 four_letter::Detected::No => self.first = false,
                 four_letter::Detected::Word(word) => {

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use bytes::{Buf, BytesMut};
+use zk_config::FourLetterWhitelist;
 use zk_processor::Client;
 use zk_proto::SessionId;
 use zk_tree::WatcherId;
@@ -142,11 +143,14 @@ pub enum Detected {
 }
 
 /// Looks for a word at the start of a connection, and takes it with the line end that humans and
-/// scripts send after it, if that is there already.
-pub fn detect(unread: &mut BytesMut) -> Detected {
+/// scripts send after it, if that is there already. A word that is not in the whitelist is not waited
+/// for any further: `stmk` is refused without its mask.
+pub fn detect(unread: &mut BytesMut, whitelist: &FourLetterWhitelist) -> Detected {
     let Some(bytes) = unread.first_chunk::<WORD_LEN>() else { return Detected::Incomplete };
     let Some(mut word) = Word::parse(*bytes) else { return Detected::No };
-    if let Word::Stmk(mask) = &mut word {
+    if let Word::Stmk(mask) = &mut word
+        && whitelist.allows("stmk")
+    {
         let Some(bytes) = unread.get(WORD_LEN..).and_then(<[u8]>::first_chunk) else {
             return Detected::Incomplete;
         };

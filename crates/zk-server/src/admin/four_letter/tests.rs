@@ -6,7 +6,7 @@ const ALL: &str = "4lw.commands.whitelist=*\n";
 
 fn detected(bytes: &[u8]) -> (Detected, Vec<u8>) {
     let mut unread = BytesMut::from(bytes);
-    let detected = detect(&mut unread);
+    let detected = detect(&mut unread, &context(ALL).config.four_letter_words);
     (detected, unread.to_vec())
 }
 
@@ -49,6 +49,13 @@ fn what_is_no_word_is_left_alone() {
     for bytes in [&b""[..], b"r", b"ruo", &[0, 0, 0]] {
         assert_eq!(detected(bytes), (Detected::Incomplete, bytes.to_vec()));
     }
+}
+
+#[test]
+fn stmk_is_refused_without_its_mask() {
+    let mut unread = BytesMut::from(&b"stmk"[..]);
+    let whitelist = context("4lw.commands.whitelist=ruok\n").config.four_letter_words.clone();
+    assert_eq!(detect(&mut unread, &whitelist), Detected::Word(Word::Stmk(0)));
 }
 
 #[test]
