@@ -44,11 +44,15 @@ impl JavaCommand {
         while let Some(argument) = rest.next() {
             if let Some(property) = argument.strip_prefix("-D") {
                 command.properties.push(property.to_owned());
-            } else if matches!(argument.as_str(), "-cp" | "-classpath" | "--class-path" | "-p" | "--module-path") {
+            } else if matches!(
+                argument.as_str(),
+                "-cp" | "-classpath" | "--class-path" | "-p" | "--module-path"
+            ) {
                 rest.next();
             } else if matches!(argument.as_str(), "-version" | "--version" | "-fullversion") {
                 command.version = true;
-            } else if matches!(argument.as_str(), "--add-opens" | "--add-exports" | "--add-modules") {
+            } else if matches!(argument.as_str(), "--add-opens" | "--add-exports" | "--add-modules")
+            {
                 rest.next();
             } else if !argument.starts_with('-') {
                 command.main = Some(argument.clone());
@@ -81,7 +85,9 @@ fn java(arguments: &[String]) -> ExitCode {
             Exit::Normal.into()
         }
         _ => {
-            eprintln!("paddock: this is not a Java runtime, and {class:?} is no main class that Paddock stands in for");
+            eprintln!(
+                "paddock: this is not a Java runtime, and {class:?} is no main class that Paddock stands in for"
+            );
             Exit::Invocation.into()
         }
     }
@@ -93,7 +99,11 @@ fn four_letter_word(arguments: &[String]) -> ExitCode {
         eprintln!("usage: FourLetterWordMain HOST PORT COMMAND");
         return Exit::Invocation.into();
     };
-    match port.parse().map_err(|_| "the port is no number".to_owned()).and_then(|port| ask(host, port, word)) {
+    match port
+        .parse()
+        .map_err(|_| "the port is no number".to_owned())
+        .and_then(|port| ask(host, port, word))
+    {
         Ok(answer) => {
             println!("{answer}");
             Exit::Normal.into()
@@ -152,7 +162,9 @@ fn zk_server_sh(arguments: &[String]) -> ExitCode {
         }
         "status" => status(&file),
         _ => {
-            eprintln!("usage: zkServer.sh [--config DIR] {{start-foreground|status|version|print-cmd}} [CFG]");
+            eprintln!(
+                "usage: zkServer.sh [--config DIR] {{start-foreground|status|version|print-cmd}} [CFG]"
+            );
             Exit::Unexpected.into()
         }
     }
@@ -171,9 +183,9 @@ fn status(file: &str) -> ExitCode {
         Some(_) | None => "localhost",
     };
     println!("Client port found: {}. Client address: {host}. Client SSL: false.", listener.port);
-    let mode = ask(host, listener.port, "srvr")
-        .ok()
-        .and_then(|answer| answer.lines().find(|line| line.starts_with("Mode: ")).map(str::to_owned));
+    let mode = ask(host, listener.port, "srvr").ok().and_then(|answer| {
+        answer.lines().find(|line| line.starts_with("Mode: ")).map(str::to_owned)
+    });
     match mode {
         Some(mode) => {
             println!("{mode}");
@@ -196,9 +208,14 @@ mod tests {
 
     #[test]
     fn a_java_command_line_is_taken_apart() {
-        let command = parse("-Xmx512m -cp a:b -Dzookeeper.x=y -ea --add-opens a/b=c org.apache.zookeeper.server.quorum.QuorumPeerMain zoo.cfg");
+        let command = parse(
+            "-Xmx512m -cp a:b -Dzookeeper.x=y -ea --add-opens a/b=c org.apache.zookeeper.server.quorum.QuorumPeerMain zoo.cfg",
+        );
         assert_eq!(command.properties, ["zookeeper.x=y"]);
-        assert_eq!(command.main.as_deref(), Some("org.apache.zookeeper.server.quorum.QuorumPeerMain"));
+        assert_eq!(
+            command.main.as_deref(),
+            Some("org.apache.zookeeper.server.quorum.QuorumPeerMain")
+        );
         assert_eq!(command.arguments, ["zoo.cfg"]);
         assert!(parse("-version").version);
     }

@@ -95,13 +95,13 @@ fn expected(done: u64) -> (BTreeSet<String>, Option<u64>) {
 fn survivors(client: &mut RawClient, folder: &str, acknowledged: u64, sent: u64) -> u64 {
     let request = GetChildrenRequest { path: folder.to_owned(), watch: false };
     let reply = client.request(OpCode::GET_CHILDREN, &request).unwrap();
-    let names: BTreeSet<_> =
-        reply.body_as::<GetChildrenResponse>().children.into_iter().collect();
+    let names: BTreeSet<_> = reply.body_as::<GetChildrenResponse>().children.into_iter().collect();
     let request = GetDataRequest { path: folder.to_owned(), watch: false };
-    let data = client.request(OpCode::GET_DATA, &request).unwrap().body_as::<GetDataResponse>().data;
-    let value = data.filter(|data| !data.is_empty()).map(|data| {
-        String::from_utf8(data.to_vec()).unwrap().parse().unwrap()
-    });
+    let data =
+        client.request(OpCode::GET_DATA, &request).unwrap().body_as::<GetDataResponse>().data;
+    let value = data
+        .filter(|data| !data.is_empty())
+        .map(|data| String::from_utf8(data.to_vec()).unwrap().parse().unwrap());
     let found = (names, value);
     (acknowledged..=sent).find(|done| expected(*done) == found).unwrap_or_else(|| {
         panic!(
@@ -129,17 +129,15 @@ fn no_acknowledged_write_is_lost_by_kill_9() {
         let mut client = server.client();
         if crash == 0 {
             for folder in &folders {
-                let request = CreateRequest {
-                    path: folder.clone(),
-                    data: None,
-                    acl: Acl::open(),
-                    flags: 0,
-                };
+                let request =
+                    CreateRequest { path: folder.clone(), data: None, acl: Acl::open(), flags: 0 };
                 let reply = client.request(OpCode::CREATE, &request).unwrap();
                 assert_eq!(reply.header.err, ErrorCode::OK);
             }
         } else {
-            for ((folder, done), (acknowledged, sent)) in folders.iter().zip(&mut done).zip(sessions) {
+            for ((folder, done), (acknowledged, sent)) in
+                folders.iter().zip(&mut done).zip(sessions)
+            {
                 *done = survivors(&mut client, folder, acknowledged, sent);
             }
         }
@@ -164,8 +162,7 @@ fn a_server_that_is_asked_to_stop_exits_with_0_and_keeps_everything() {
     let data = tempfile::tempdir().unwrap();
     let mut server = Server::start(data.path(), &[]);
     let mut client = server.client();
-    let request =
-        CreateRequest { path: "/kept".into(), data: None, acl: Acl::open(), flags: 0 };
+    let request = CreateRequest { path: "/kept".into(), data: None, acl: Acl::open(), flags: 0 };
     assert_eq!(client.request(OpCode::CREATE, &request).unwrap().header.err, ErrorCode::OK);
     assert_eq!(server.terminate(), Some(0));
     let server = Server::start(data.path(), &[]);

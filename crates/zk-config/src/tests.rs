@@ -369,9 +369,8 @@ mod values {
 
     #[test]
     fn odd_values_mean_what_they_mean_in_zookeeper() {
-        let sources = with(
-            "extendedTypesEnabled=yes\nskipACL=true\nforceSync=false\nsnapCount=1\n",
-        );
+        let sources =
+            with("extendedTypesEnabled=yes\nskipACL=true\nforceSync=false\nsnapCount=1\n");
         let config = config(&sources);
         assert!(
             !config.tree.extended_types_enabled

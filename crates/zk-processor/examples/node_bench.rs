@@ -20,6 +20,10 @@ use zk_session::{SessionConfig, first_id};
 use zk_tree::{Database, TreeConfig};
 use zk_zab::Token;
 
+/// As in the server.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const ZNODES: usize = 1000;
 
 /// Requests in one call, as a busy connection's task finds them.

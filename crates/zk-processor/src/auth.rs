@@ -116,7 +116,10 @@ impl Authenticator {
                 None => AuthOutcome::Failed,
                 Some(names) => {
                     let given = String::from_utf8_lossy(auth.unwrap_or_default());
-                    if names.is_empty() || given.is_empty() || names.iter().any(|name| *name == given) {
+                    if names.is_empty()
+                        || given.is_empty()
+                        || names.iter().any(|name| *name == given)
+                    {
                         AuthOutcome::Granted(Vec::new())
                     } else {
                         AuthOutcome::WrongEnsemble
@@ -137,9 +140,15 @@ impl Authenticator {
         }
         // Nearly every ACL is open: look for that before anything else.
         let allowed = |entry: &&Acl| entry.perms.intersects(perms);
-        if acl.iter().filter(allowed).any(|entry| entry.id.scheme == "world" && entry.id.id == "anyone")
+        if acl
+            .iter()
+            .filter(allowed)
+            .any(|entry| entry.id.scheme == "world" && entry.id.id == "anyone")
             || auth.iter().any(|id| id.scheme == "super")
-            || acl.iter().filter(allowed).any(|entry| auth.iter().any(|id| self.matches(&entry.id, id)))
+            || acl
+                .iter()
+                .filter(allowed)
+                .any(|entry| auth.iter().any(|id| self.matches(&entry.id, id)))
         {
             return Ok(());
         }
@@ -310,7 +319,10 @@ mod tests {
     #[test]
     fn a_digest_is_what_upstream_makes_of_it() {
         // From the administrator's guide: super:D/InIHSb7yEEbrWz8b9l71RjZJU= is super:test's.
-        assert_eq!(digest_id(b"super:test", DigestAlgorithm::Sha1), "super:D/InIHSb7yEEbrWz8b9l71RjZJU=");
+        assert_eq!(
+            digest_id(b"super:test", DigestAlgorithm::Sha1),
+            "super:D/InIHSb7yEEbrWz8b9l71RjZJU="
+        );
     }
 
     #[test]
@@ -319,7 +331,9 @@ mod tests {
             super_digest: Some("super:D/InIHSb7yEEbrWz8b9l71RjZJU=".into()),
             ..Authenticator::default()
         };
-        let AuthOutcome::Granted(ids) = auth.authenticate("digest", Some(b"super:test"), "1.2.3.4", None) else {
+        let AuthOutcome::Granted(ids) =
+            auth.authenticate("digest", Some(b"super:test"), "1.2.3.4", None)
+        else {
             panic!("refused")
         };
         assert_eq!(ids.len(), 2);
@@ -346,7 +360,8 @@ mod tests {
     fn the_key_scheme_wants_a_multiple() {
         let auth = Authenticator { key_enabled: true, ..Authenticator::default() };
         let granted = |key: &str| AuthOutcome::Granted(vec![Id::new("key", key)]);
-        let show = |shown: &'static [u8], key| auth.authenticate("key", Some(shown), "1.2.3.4", key);
+        let show =
+            |shown: &'static [u8], key| auth.authenticate("key", Some(shown), "1.2.3.4", key);
         assert_eq!(show(b"25", None), granted(""));
         assert_eq!(show(b"25", Some(b"5")), granted("5"));
         assert_eq!(show(b"26", Some(b"5")), AuthOutcome::Failed);

@@ -58,7 +58,13 @@ impl Node {
     }
 
     /// A client comes back to its session.
-    fn take_up(&self, writer: &mut Writer, client: &Arc<Client>, request: &ConnectRequest, now: Now) {
+    fn take_up(
+        &self,
+        writer: &mut Writer,
+        client: &Arc<Client>,
+        request: &ConnectRequest,
+        now: Now,
+    ) {
         let id = request.session_id;
         Stats::add(&self.stats.revalidations, 1);
         // The old connection goes before the password is looked at, as upstream has it: it is the same

@@ -57,7 +57,9 @@ impl Node {
                         self.apply(writer, &mut db, &txn, origin.as_ref(), now, &mut tally);
                     }
                     InFlight::Sync { path, origin } => {
-                        self.exchange(&db, &origin, now, &mut tally, |exchange| exchange.synced(path));
+                        self.exchange(&db, &origin, now, &mut tally, |exchange| {
+                            exchange.synced(path)
+                        });
                     }
                     InFlight::Reattach { id, origin } => self.reattached(writer, &origin, id),
                 }

@@ -72,12 +72,21 @@ pub struct Status {
 /// What is on its way to the tree, in the order in which it takes effect.
 #[derive(Debug)]
 pub(crate) enum InFlight {
-    Txn { txn: LoggedTxn, origin: Option<Arc<Client>> },
+    Txn {
+        txn: LoggedTxn,
+        origin: Option<Arc<Client>>,
+    },
     /// Not a transaction, but in their order.
-    Sync { path: Option<String>, origin: Arc<Client> },
+    Sync {
+        path: Option<String>,
+        origin: Arc<Client>,
+    },
     /// A session's next connection begins behind what its last one asked for: a client that lost its
     /// connection looks whether its write was done, and "not yet" would be a wrong answer.
-    Reattach { id: SessionId, origin: Arc<Client> },
+    Reattach {
+        id: SessionId,
+        origin: Arc<Client>,
+    },
 }
 
 /// What only one thread at a time may touch: everything that writes depend on (R4).
@@ -118,12 +127,12 @@ fn sessions_of(db: &Database) -> impl Iterator<Item = (SessionId, i32)> {
     // A TTL znode while TTLs are disabled looks like an ephemeral one. It is spared: the setting may
     // be turned on again.
     let is_ttl = |id: &SessionId| matches!(ExtendedTypes::Enabled.kind(id.0), OwnerKind::Ttl(_));
-    let unknown: BTreeSet<SessionId> = db
-        .tree
-        .ephemeral_sessions()
-        .filter(|id| !known.contains_key(id) && !is_ttl(id))
-        .collect();
-    known.iter().map(|(id, timeout_ms)| (*id, *timeout_ms)).chain(unknown.into_iter().map(|id| (id, 0)))
+    let unknown: BTreeSet<SessionId> =
+        db.tree.ephemeral_sessions().filter(|id| !known.contains_key(id) && !is_ttl(id)).collect();
+    known
+        .iter()
+        .map(|(id, timeout_ms)| (*id, *timeout_ms))
+        .chain(unknown.into_iter().map(|id| (id, 0)))
 }
 
 impl Node {

@@ -99,7 +99,6 @@ impl<'a> View<'a> {
             (None, None) => unreachable!("a new znode has its own data"),
         }
     }
-
 }
 
 impl OutstandingChanges {
@@ -117,7 +116,11 @@ impl OutstandingChanges {
         match self.by_path.get(path) {
             Some(record) => record.node.as_ref().map(|changed| View {
                 changed: Some(changed),
-                tree: if changed.acl.is_some() && changed.data.is_some() { None } else { tree.find(path) },
+                tree: if changed.acl.is_some() && changed.data.is_some() {
+                    None
+                } else {
+                    tree.find(path)
+                },
             }),
             None => tree.find(path).map(|znode| View { changed: None, tree: Some(znode) }),
         }

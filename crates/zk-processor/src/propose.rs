@@ -120,7 +120,9 @@ impl Node {
         while let Some(action) = writer.peer.poll_action() {
             match action {
                 PeerAction::Persist { token, write } => actions(Action::Persist { token, write }),
-                PeerAction::Deliver { .. } => unreachable!("nothing is delivered before it is on disk"),
+                PeerAction::Deliver { .. } => {
+                    unreachable!("nothing is delivered before it is on disk")
+                }
             }
         }
     }

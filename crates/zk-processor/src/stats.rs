@@ -234,7 +234,9 @@ impl Tally {
                 Stats::add(counter, count);
             }
         }
-        for (read, Run { value, count }) in runs.into_iter().chain([(true, reads), (false, updates)]) {
+        for (read, Run { value, count }) in
+            runs.into_iter().chain([(true, reads), (false, updates)])
+        {
             if count > 0 {
                 let histogram = if read { &stats.read_latency } else { &stats.update_latency };
                 histogram.record_many(value, count);
@@ -298,7 +300,9 @@ mod tests {
         let at = |mono_us| Now { mono_us, wall_ms: 0 };
         let (tallied, counted) = (Stats::default(), Stats::default());
         let mut tally = Tally::default();
-        for (read, since) in [(true, 3), (true, 3), (false, 9), (false, 1), (true, 4), (false, 9), (true, 9)] {
+        for (read, since) in
+            [(true, 3), (true, 3), (false, 9), (false, 1), (true, 4), (false, 9), (true, 9)]
+        {
             let value = u64::try_from(9 - since).unwrap();
             let histogram = if read { &counted.read_latency } else { &counted.update_latency };
             histogram.record(value);
@@ -314,7 +318,10 @@ mod tests {
             (&tallied.latency, &counted.latency),
         ] {
             let (one, other) = (one.snapshot(), other.snapshot());
-            assert_eq!((one.count, one.sum, one.min, one.max), (other.count, other.sum, other.min, other.max));
+            assert_eq!(
+                (one.count, one.sum, one.min, one.max),
+                (other.count, other.sum, other.min, other.max)
+            );
             assert_eq!(one.buckets, other.buckets);
         }
     }

@@ -55,7 +55,9 @@ pub enum StartError {
         source: io::Error,
     },
     /// The metrics endpoint.
-    #[error("cannot serve metrics on {address}: {source}; set metricsProvider.httpPort to a free port")]
+    #[error(
+        "cannot serve metrics on {address}: {source}; set metricsProvider.httpPort to a free port"
+    )]
     Metrics {
         /// Where.
         address: String,
@@ -143,8 +145,11 @@ pub fn start(config: ServerConfig) -> Result<Running, StartError> {
         ));
     }
     let address = client_address(&config)?;
-    let extended_types =
-        if config.tree.extended_types_enabled { ExtendedTypes::Enabled } else { ExtendedTypes::Disabled };
+    let extended_types = if config.tree.extended_types_enabled {
+        ExtendedTypes::Enabled
+    } else {
+        ExtendedTypes::Disabled
+    };
     if !config.data_dir_autocreate {
         let folders = [&config.data_dir, &config.data_log_dir];
         if let Some(missing) = folders.into_iter().find(|folder| !folder.exists()) {
@@ -165,7 +170,8 @@ pub fn start(config: ServerConfig) -> Result<Running, StartError> {
     let client_address = listener.local_addr()?;
     let metrics = metrics_listener(&config)?;
 
-    let node = Node::standalone(node_config(&config, extended_types, now.wall_ms), recovered.db, now);
+    let node =
+        Node::standalone(node_config(&config, extended_types, now.wall_ms), recovered.db, now);
     let context = Arc::new(Context {
         node,
         clock,
@@ -273,7 +279,11 @@ fn resolve(host: Option<&str>, port: u16) -> Result<SocketAddr, StartError> {
     let Some(host) = host.filter(|host| !matches!(*host, "" | "0.0.0.0" | "::" | "*")) else {
         let any = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), port);
         let has_v6 = std::net::UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).is_ok();
-        return Ok(if has_v6 { any } else { SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), port) });
+        return Ok(if has_v6 {
+            any
+        } else {
+            SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), port)
+        });
     };
     let no_address = || StartError::Config(format!("{host} has no address"));
     (host, port).to_socket_addrs().map_err(|_| no_address())?.next().ok_or_else(no_address)
@@ -297,7 +307,11 @@ fn storage_config(config: &ServerConfig) -> StorageConfig {
         bytes => bytes,
     };
     let log = LogConfig { segment_bytes, force_sync: config.storage.force_sync };
-    StorageConfig { data_dir: config.data_dir.clone(), data_log_dir: config.data_log_dir.clone(), log }
+    StorageConfig {
+        data_dir: config.data_dir.clone(),
+        data_log_dir: config.data_log_dir.clone(),
+        log,
+    }
 }
 
 fn node_config(config: &ServerConfig, extended_types: ExtendedTypes, start_ms: i64) -> NodeConfig {

@@ -66,7 +66,12 @@ impl SessionTracker {
     /// No sessions yet.
     #[must_use]
     pub fn new(config: SessionConfig) -> Self {
-        Self { config, next_id: config.first_id, sessions: BTreeMap::new(), expiry: ExpiryQueue::default() }
+        Self {
+            config,
+            next_id: config.first_id,
+            sessions: BTreeMap::new(),
+            expiry: ExpiryQueue::default(),
+        }
     }
 
     /// The timeout that a client gets when it asks for `requested_ms`.
@@ -158,7 +163,8 @@ impl SessionTracker {
             if session.closing || session.queued != taken_from {
                 continue;
             }
-            let due = bucket(session.heard.at() + i64::from(session.timeout_ms), self.config.tick_ms);
+            let due =
+                bucket(session.heard.at() + i64::from(session.timeout_ms), self.config.tick_ms);
             if due <= now_ms {
                 session.closing = true;
                 expired.push(id);

@@ -40,7 +40,8 @@ impl Peer {
                 let token = self.next_token;
                 self.next_token = Token(token.0 + 1);
                 self.outstanding.push_back((token, zxid));
-                self.actions.push_back(Action::Persist { token, write: Write::Append { zxid, txn } });
+                self.actions
+                    .push_back(Action::Persist { token, write: Write::Append { zxid, txn } });
             }
             Input::Persisted { token } => {
                 let mut committed = None;

@@ -48,7 +48,9 @@ impl<'a> Read<'a> {
             Request::GetChildren2(request) => {
                 znode::children(self, &request.path, request.watch, OpCode::GET_CHILDREN2, body)
             }
-            Request::GetAllChildrenNumber(request) => znode::all_children_number(self, request, body),
+            Request::GetAllChildrenNumber(request) => {
+                znode::all_children_number(self, request, body)
+            }
             Request::MultiRead(request) => multi_read::run(self, request, body),
             Request::GetEphemerals(request) => {
                 session::ephemerals(self, request, body);

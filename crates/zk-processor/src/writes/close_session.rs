@@ -7,8 +7,7 @@ use zk_proto::txn::{CloseSessionTxn, Txn};
 use crate::prep::Prep;
 
 pub(crate) fn prepare(prep: &mut Prep<'_>) -> Txn {
-    let mut paths: BTreeSet<String> =
-        prep.tree.ephemerals(prep.session).collect();
+    let mut paths: BTreeSet<String> = prep.tree.ephemerals(prep.session).collect();
     prep.changes.amend_ephemerals(prep.session, &mut paths);
     for path in &paths {
         prep.delete(path);

@@ -72,8 +72,15 @@ impl Outbox for Handle {
 pub(crate) enum Message {
     Connected(ConnectResponse),
     Expired(ConnectResponse),
-    Event { zxid: Zxid, event: WatcherEvent },
-    Reply { op: OpCode, header: ReplyHeader, body: Bytes },
+    Event {
+        zxid: Zxid,
+        event: WatcherEvent,
+    },
+    Reply {
+        op: OpCode,
+        header: ReplyHeader,
+        body: Bytes,
+    },
     /// Everything was said.
     Closed,
     /// Closed at once.
@@ -394,9 +401,8 @@ impl World {
                 assert_eq!((own.data(), own.acl()), (znode.data(), znode.acl()), "{path}");
             }
             let watching: Vec<_> = db.watches.by_watcher().into_iter().map(|(id, _)| id).collect();
-            let is_open = |id| {
-                self.connections.values().any(|open| !open.closed && open.client.id == id)
-            };
+            let is_open =
+                |id| self.connections.values().any(|open| !open.closed && open.client.id == id);
             assert!(watching.into_iter().all(is_open), "a closed connection watches");
         });
     }

@@ -138,9 +138,18 @@ struct Queued {
 enum Then {
     Nothing,
     /// The connection's oldest pending request is answered.
-    Reply { connection: usize, result: Result<Bytes, ErrorCode> },
-    Connected { connection: usize, session: SessionId },
-    SessionClosed { connection: Option<usize>, session: SessionId },
+    Reply {
+        connection: usize,
+        result: Result<Bytes, ErrorCode>,
+    },
+    Connected {
+        connection: usize,
+        session: SessionId,
+    },
+    SessionClosed {
+        connection: Option<usize>,
+        session: SessionId,
+    },
 }
 
 #[derive(Debug)]
@@ -206,9 +215,9 @@ enum Done {
 
 fn may(acl: &[Acl], perms: Perms, ids: &[Id]) -> Result<(), ErrorCode> {
     let open = Id::new("world", "anyone");
-    let allowed = acl
-        .iter()
-        .any(|entry| entry.perms.intersects(perms) && (entry.id == open || ids.contains(&entry.id)));
+    let allowed = acl.iter().any(|entry| {
+        entry.perms.intersects(perms) && (entry.id == open || ids.contains(&entry.id))
+    });
     if allowed { Ok(()) } else { Err(ErrorCode::NO_AUTH) }
 }
 
@@ -227,7 +236,11 @@ fn fixed(acl: &[Acl], ids: &[Id]) -> Result<Vec<Acl>, ErrorCode> {
 }
 
 fn next_version(current: i32, expected: i32) -> Result<i32, ErrorCode> {
-    if expected == -1 || expected == current { Ok(current + 1) } else { Err(ErrorCode::BAD_VERSION) }
+    if expected == -1 || expected == current {
+        Ok(current + 1)
+    } else {
+        Err(ErrorCode::BAD_VERSION)
+    }
 }
 
 fn looks_like_a_path(path: &str) -> Result<(), ErrorCode> {
@@ -502,7 +515,9 @@ impl Model {
         }
         match self.sessions.get_mut(&session).filter(|session| !session.closing) {
             None => {
-                self.connections[number].expected.push(Message::Expired(ConnectResponse::expired(Some(false))));
+                self.connections[number]
+                    .expected
+                    .push(Message::Expired(ConnectResponse::expired(Some(false))));
                 self.close(number);
             }
             Some(state) => {
@@ -625,8 +640,12 @@ impl Model {
             let bucket = ((session.heard_ms + session.timeout_ms) / TICK_MS + 1) * TICK_MS;
             !session.closing && bucket <= now_ms
         };
-        let due: BTreeSet<SessionId> =
-            self.sessions.iter().filter(|(_, session)| is_due(session)).map(|(id, _)| *id).collect();
+        let due: BTreeSet<SessionId> = self
+            .sessions
+            .iter()
+            .filter(|(_, session)| is_due(session))
+            .map(|(id, _)| *id)
+            .collect();
         assert_eq!(due, order.iter().copied().collect(), "these expire");
         for session in order {
             if let Some(number) = self.sessions[session].connection {
@@ -731,7 +750,14 @@ impl Model {
         }
     }
 
-    fn reply(&mut self, number: usize, xid: Xid, op: OpCode, zxid: Zxid, result: Result<Bytes, ErrorCode>) {
+    fn reply(
+        &mut self,
+        number: usize,
+        xid: Xid,
+        op: OpCode,
+        zxid: Zxid,
+        result: Result<Bytes, ErrorCode>,
+    ) {
         let (err, body) = match result {
             Ok(body) => (ErrorCode::OK, body),
             Err(err) => (err, Bytes::new()),
@@ -819,7 +845,11 @@ impl Model {
             Request::GetAllChildrenNumber(request) => {
                 self.readable(&request.path, ids)?;
                 let below = format!("{}/", request.path.trim_end_matches('/'));
-                let count = self.applied.0.keys().filter(|path| path.len() > below.len() && path.starts_with(&below));
+                let count = self
+                    .applied
+                    .0
+                    .keys()
+                    .filter(|path| path.len() > below.len() && path.starts_with(&below));
                 let total_number = i32::try_from(count.count()).unwrap();
                 GetAllChildrenNumberResponse { total_number }.to_bytes()
             }
@@ -854,7 +884,8 @@ impl Model {
             }
             Request::CheckWatches(request) => {
                 let kinds = kinds(request.watcher_type)?;
-                let set = |kind: &Kind| self.watches.contains(&(number, request.path.clone(), *kind));
+                let set =
+                    |kind: &Kind| self.watches.contains(&(number, request.path.clone(), *kind));
                 if !kinds.iter().any(set) {
                     return Err(ErrorCode::NO_WATCHER);
                 }
@@ -898,7 +929,9 @@ impl Model {
         for path in &request.child_watches {
             match stats.get(path) {
                 None => self.event(number, DELETED, path, -1),
-                Some(node) if node.pzxid > relative => self.event(number, CHILDREN_CHANGED, path, -1),
+                Some(node) if node.pzxid > relative => {
+                    self.event(number, CHILDREN_CHANGED, path, -1)
+                }
                 Some(_) => self.watch(number, path, Kind::Child),
             }
         }
@@ -947,7 +980,14 @@ impl Model {
         }
     }
 
-    fn tell_who_may(&mut self, hear: &BTreeSet<usize>, what: i32, path: &str, acl: &[Acl], zxid: i64) {
+    fn tell_who_may(
+        &mut self,
+        hear: &BTreeSet<usize>,
+        what: i32,
+        path: &str,
+        acl: &[Acl],
+        zxid: i64,
+    ) {
         for number in hear {
             if may(acl, Perms::READ, &self.connections[*number].ids).is_ok() {
                 self.event(*number, what, path, zxid);

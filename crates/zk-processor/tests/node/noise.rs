@@ -53,7 +53,8 @@ fn damaged(prng: &mut Prng, mut frame: BytesMut) -> Bytes {
     for _ in 0..prng.index(4) {
         if frame.len() > start {
             let at = start + prng.index(frame.len() - start);
-            frame[at] = *prng.pick(&[0, 1, 0x7f, 0x80, 0xff, frame[at] ^ 1, frame[at].wrapping_add(1)]);
+            frame[at] =
+                *prng.pick(&[0, 1, 0x7f, 0x80, 0xff, frame[at] ^ 1, frame[at].wrapping_add(1)]);
         }
     }
     if prng.chance(20) && frame.len() > start {

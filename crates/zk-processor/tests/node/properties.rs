@@ -20,8 +20,18 @@ use crate::model::Model;
 use crate::script::message_text;
 
 const PATHS: &[&str] = &[
-    "/", "/a", "/b", "/a/a", "/a/b", "/a/a/a", "/b/a", "/a0000000000", "/a/s0000000001", "/zookeeper",
-    "/zookeeper/config", "/no/where",
+    "/",
+    "/a",
+    "/b",
+    "/a/a",
+    "/a/b",
+    "/a/a/a",
+    "/b/a",
+    "/a0000000000",
+    "/a/s0000000001",
+    "/zookeeper",
+    "/zookeeper/config",
+    "/no/where",
 ];
 
 fn path(prng: &mut Prng) -> String {
@@ -31,7 +41,18 @@ fn path(prng: &mut Prng) -> String {
 /// A path that a write has to look at more closely.
 fn write_path(prng: &mut Prng) -> String {
     match prng.below(20) {
-        0 => (*prng.pick(&["", "a", "/a/", "//", "/a//b", "/.", "/a\0", "/\u{1}", "/zookeeper/quota"])).to_owned(),
+        0 => (*prng.pick(&[
+            "",
+            "a",
+            "/a/",
+            "//",
+            "/a//b",
+            "/.",
+            "/a\0",
+            "/\u{1}",
+            "/zookeeper/quota",
+        ]))
+        .to_owned(),
         _ => path(prng), // mostly a good one
     }
 }
@@ -40,7 +61,10 @@ fn data(prng: &mut Prng) -> Buffer {
     match prng.below(6) {
         0 => None,
         1 => Some(Bytes::new()),
-        _ => { let len = prng.index(30); Some(Bytes::from(prng.bytes(len))) } // some
+        _ => {
+            let len = prng.index(30);
+            Some(Bytes::from(prng.bytes(len)))
+        } // some
     }
 }
 
@@ -54,7 +78,8 @@ fn acl(prng: &mut Prng) -> Vec<Acl> {
         1 => Acl::creator_all(),
         2 => Acl::read_only(),
         3 => {
-            let digest = Acl { perms: Perms::ALL, id: Id::new("digest", "me:016djjlksVQS5RgX3M7biBGyYwY=") };
+            let digest =
+                Acl { perms: Perms::ALL, id: Id::new("digest", "me:016djjlksVQS5RgX3M7biBGyYwY=") };
             vec![Acl { perms: Perms(29), id: Id::new("world", "anyone") }, digest]
         }
         _ => Acl::open(), // as usual
@@ -125,20 +150,34 @@ fn request(prng: &mut Prng) -> Request {
         7 => Request::CreateTtl(create_ttl(prng)),
         8..=10 => Request::Delete(delete(prng)),
         11..=14 => Request::SetData(set_data(prng)),
-        15 => Request::SetAcl(SetAclRequest { path: write_path(prng), acl: acl(prng), version: version(prng) }),
+        15 => Request::SetAcl(SetAclRequest {
+            path: write_path(prng),
+            acl: acl(prng),
+            version: version(prng),
+        }),
         16..=18 => Request::Multi(multi(prng)),
         19 => Request::Sync(SyncRequest { path: Some(path(prng)) }),
         20 => Request::Ping,
         21 => Request::GetAcl(GetAclRequest { path: path(prng) }),
         22 => Request::GetAllChildrenNumber(GetAllChildrenNumberRequest { path: path(prng) }),
-        23 => Request::GetEphemerals(GetEphemeralsRequest { prefix_path: prng.chance(50).then(|| path(prng)) }),
+        23 => Request::GetEphemerals(GetEphemeralsRequest {
+            prefix_path: prng.chance(50).then(|| path(prng)),
+        }),
         24 => Request::MultiRead(MultiRequest::Read(vec![
             MultiReadOp::GetData(GetDataRequest { path: path(prng), watch }),
             MultiReadOp::GetChildren(GetChildrenRequest { path: path(prng), watch }),
         ])),
-        25 => Request::AddWatch(AddWatchRequest { path: path(prng), mode: *prng.pick(&[0, 1, 1, 2]) }),
-        26 => Request::CheckWatches(CheckWatchesRequest { path: path(prng), watcher_type: prng.index(7) as i32 }),
-        27 => Request::RemoveWatches(RemoveWatchesRequest { path: path(prng), watcher_type: prng.index(7) as i32 }),
+        25 => {
+            Request::AddWatch(AddWatchRequest { path: path(prng), mode: *prng.pick(&[0, 1, 1, 2]) })
+        }
+        26 => Request::CheckWatches(CheckWatchesRequest {
+            path: path(prng),
+            watcher_type: prng.index(7) as i32,
+        }),
+        27 => Request::RemoveWatches(RemoveWatchesRequest {
+            path: path(prng),
+            watcher_type: prng.index(7) as i32,
+        }),
         28 => Request::SetWatches2(SetWatches2 {
             relative_zxid: Zxid(prng.below(60) as i64),
             data_watches: paths(prng),
@@ -317,9 +356,16 @@ fn crowds_are_served_in_order() {
         for _ in 0..60 {
             let number = prng.index(2);
             // No watches: when an event comes depends on when a write is let in.
-            let requests: Vec<Request> = (0..prng.index(12))
-                .map(|_| if prng.chance(50) { Request::SetData(set_data(prng)) } else { Request::Ping })
-                .collect();
+            let requests: Vec<Request> =
+                (0..prng.index(12))
+                    .map(|_| {
+                        if prng.chance(50) {
+                            Request::SetData(set_data(prng))
+                        } else {
+                            Request::Ping
+                        }
+                    })
+                    .collect();
             let name = both.names[number].clone();
             asked[number].extend(both.world.send_all(&name, &requests));
             if prng.chance(50) {

@@ -20,8 +20,8 @@ use zk_proto::proto::{
     AddWatchRequest, AuthPacket, CheckVersionRequest, CheckWatchesRequest, CreateRequest,
     CreateTtlRequest, DeleteRequest, ExistsRequest, GetAclRequest, GetAllChildrenNumberRequest,
     GetChildren2Request, GetChildrenRequest, GetDataRequest, GetEphemeralsRequest, GetSaslRequest,
-    ReconfigRequest, RemoveWatchesRequest, SetAclRequest, SetDataRequest, SetWatches, SetWatches2,
-    SetSaslResponse, SyncRequest, SyncResponse, WhoAmIResponse,
+    ReconfigRequest, RemoveWatchesRequest, SetAclRequest, SetDataRequest, SetSaslResponse,
+    SetWatches, SetWatches2, SyncRequest, SyncResponse, WhoAmIResponse,
 };
 use zk_proto::txn::{LoggedTxn, Txn};
 use zk_proto::{Buffer, ErrorCode, Field, OpCode, Reader, Record, Request, SessionId, Zxid};
@@ -33,12 +33,8 @@ const SUPER_DIGEST: &str = "super:gG7s8t3oDEtIqF6DM9LlI/R+9Ss=";
 
 /// Runs a script; what it prints.
 pub(crate) fn run(script: &str) -> String {
-    let mut runner = Runner {
-        world: World::new(config()),
-        manual: false,
-        logged: 0,
-        trace: String::new(),
-    };
+    let mut runner =
+        Runner { world: World::new(config()), manual: false, logged: 0, trace: String::new() };
     for line in script.lines() {
         if line.is_empty() || line.starts_with('#') {
             writeln!(runner.trace, "{line}").unwrap();
@@ -168,7 +164,9 @@ impl<'a> Arguments<'a> {
         let mut arguments = Self { words: Vec::new(), named: BTreeMap::new() };
         for word in words {
             match word.split_once('=') {
-                Some((name, value)) if name.chars().all(|c| c.is_ascii_lowercase()) && !name.is_empty() => {
+                Some((name, value))
+                    if name.chars().all(|c| c.is_ascii_lowercase()) && !name.is_empty() =>
+                {
                     arguments.named.insert(name, value);
                 }
                 Some(_) | None => arguments.words.push(word),
@@ -239,11 +237,9 @@ pub(crate) fn request(text: &str) -> Request {
         }),
         "createTTL" => Request::CreateTtl(create_ttl(&arguments)),
         "delete" => Request::Delete(DeleteRequest { path, version: arguments.int("v", -1) }),
-        "set" => Request::SetData(SetDataRequest {
-            path,
-            data: data(),
-            version: arguments.int("v", -1),
-        }),
+        "set" => {
+            Request::SetData(SetDataRequest { path, data: data(), version: arguments.int("v", -1) })
+        }
         "setacl" => Request::SetAcl(SetAclRequest {
             path,
             acl: acl_of(arguments.get("acl").unwrap_or("open")),
@@ -264,7 +260,9 @@ pub(crate) fn request(text: &str) -> Request {
             Request::GetEphemerals(GetEphemeralsRequest { prefix_path })
         }
         "auth" => Request::Auth(AuthPacket { auth_type: 0, scheme: path, auth: data() }),
-        "sasl" => Request::Sasl(GetSaslRequest { token: bytes_of(arguments.word(0).unwrap_or("\"\"")) }),
+        "sasl" => {
+            Request::Sasl(GetSaslRequest { token: bytes_of(arguments.word(0).unwrap_or("\"\"")) })
+        }
         "addwatch" => Request::AddWatch(AddWatchRequest {
             path,
             mode: match arguments.word(1) {
@@ -311,7 +309,9 @@ fn multi_op(request: &Request) -> MultiOp {
     match request.clone() {
         Request::Create(request) => MultiOp::Create { op: OpCode::CREATE, request },
         Request::Create2(request) => MultiOp::Create { op: OpCode::CREATE2, request },
-        Request::CreateContainer(request) => MultiOp::Create { op: OpCode::CREATE_CONTAINER, request },
+        Request::CreateContainer(request) => {
+            MultiOp::Create { op: OpCode::CREATE_CONTAINER, request }
+        }
         Request::CreateTtl(request) => MultiOp::CreateTtl(request),
         Request::Delete(request) => MultiOp::Delete(request),
         Request::SetData(request) => MultiOp::SetData(request),
@@ -489,10 +489,14 @@ pub(crate) fn message_text(message: &Message) -> String {
             if response.read_only.is_some() { "" } else { ", as an old client" }
         ),
         Message::Expired(response) => {
-            format!("session expired{}", if response.timeout_ms == 0 { "" } else { " with a timeout" })
+            format!(
+                "session expired{}",
+                if response.timeout_ms == 0 { "" } else { " with a timeout" }
+            )
         }
         Message::Event { zxid, event } => {
-            let names = ["", "NodeCreated", "NodeDeleted", "NodeDataChanged", "NodeChildrenChanged"];
+            let names =
+                ["", "NodeCreated", "NodeDeleted", "NodeDataChanged", "NodeChildrenChanged"];
             assert_eq!(event.state, 3);
             let name = names[usize::try_from(event.event_type).unwrap()];
             format!("event {name} {} z{}", event.path, zxid.0)

@@ -62,9 +62,21 @@ impl Store {
 }
 
 const ASKED: &[&str] = &[
-    "create /x/a eph", "delete /x/a", "set /x y", "get /x w", "ls /x w", "exists /x/a w", "sync /",
-    "addwatch / recursive", "multi set /x a | create /x/b eph | delete /x/b", "ping", "get /x",
-    "create /x/s ephseq", "setwatches zxid=0 data=/x exist=/x child=/x", "count /", "rmwatch / recursive",
+    "create /x/a eph",
+    "delete /x/a",
+    "set /x y",
+    "get /x w",
+    "ls /x w",
+    "exists /x/a w",
+    "sync /",
+    "addwatch / recursive",
+    "multi set /x a | create /x/b eph | delete /x/b",
+    "ping",
+    "get /x",
+    "create /x/s ephseq",
+    "setwatches zxid=0 data=/x exist=/x child=/x",
+    "count /",
+    "rmwatch / recursive",
 ];
 
 fn frames(from: usize, count: usize) -> VecDeque<Bytes> {

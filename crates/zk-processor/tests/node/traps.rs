@@ -12,9 +12,7 @@ use zk_proto::{ErrorCode, OpCode, Record, Request, SessionId, Xid, Zxid};
 use zk_session::first_id;
 use zk_tree::Database;
 
-use crate::harness::{
-    Message, START, World, config, connect_request, first_session, tree_config,
-};
+use crate::harness::{Message, START, World, config, connect_request, first_session, tree_config};
 use crate::script::request;
 
 /// A world with one connection, `a`.
@@ -50,7 +48,9 @@ fn a_reconnect_keeps_the_session_or_says_that_it_is_gone() {
     ok(&mut world, "create /e eph");
     world.lose("a");
     world.reconnect("b", session);
-    assert!(matches!(&world.take("b")[..], [Message::Connected(response)] if response.session_id == session));
+    assert!(
+        matches!(&world.take("b")[..], [Message::Connected(response)] if response.session_id == session)
+    );
     world.send("b", &Request::CloseSession);
     world.persist_all();
     world.reconnect("c", session);
@@ -188,7 +188,8 @@ fn watches_on_children_do_not_hear_of_their_data() {
 #[test]
 fn watches_go_with_their_connection_and_are_counted_right() {
     let mut world = world();
-    let count = |world: &World| world.node.read(|db| (db.watches.count(), db.watches.summary().watches));
+    let count =
+        |world: &World| world.node.read(|db| (db.watches.count(), db.watches.summary().watches));
     for text in ["addwatch /p persistent", "addwatch /p recursive", "addwatch /q persistent"] {
         ok(&mut world, text);
     }
@@ -214,15 +215,23 @@ fn watches_go_with_their_connection_and_are_counted_right() {
 #[test]
 fn nothing_of_a_session_follows_its_end() {
     let mut world = world();
-    let requests = ["create /e1 eph", "close", "create /e2 eph", "create /p", "get /e1"].map(request);
+    let requests =
+        ["create /e1 eph", "close", "create /e2 eph", "create /p", "get /e1"].map(request);
     world.send_all("a", &requests);
     world.send("a", &request("create /e3 eph"));
     world.persist_all();
     let replies = world.take("a");
-    assert!(matches!(
-        &replies[..],
-        [Message::Reply { op: OpCode::CREATE, .. }, Message::Reply { op: OpCode::CLOSE_SESSION, .. }, Message::Closed]
-    ), "{replies:?}");
+    assert!(
+        matches!(
+            &replies[..],
+            [
+                Message::Reply { op: OpCode::CREATE, .. },
+                Message::Reply { op: OpCode::CLOSE_SESSION, .. },
+                Message::Closed
+            ]
+        ),
+        "{replies:?}"
+    );
     assert_eq!(world.node.read(|db| (db.tree.node_count(), db.tree.ephemerals_count())), (5, 0));
     world.check();
 }
@@ -232,19 +241,29 @@ fn errors_of_a_multi_are_in_its_results() {
     let mut world = world();
     let body = ok(&mut world, "multi create /a | delete /x | create /b");
     let errors = [ErrorCode::OK, ErrorCode::NO_NODE, ErrorCode::RUNTIME_INCONSISTENCY];
-    assert_eq!(MultiResponse::decode(&body), Ok(MultiResponse(errors.map(MultiResult::Error).to_vec())));
+    assert_eq!(
+        MultiResponse::decode(&body),
+        Ok(MultiResponse(errors.map(MultiResult::Error).to_vec()))
+    );
 }
 
 #[test]
 fn timeouts_are_between_two_and_twenty_ticks() {
     let mut world = World::new(config());
-    for (asked, given) in [(0, 4000), (-1, 4000), (4000, 4000), (30_000, 30_000), (i32::MAX, 40_000)] {
+    for (asked, given) in
+        [(0, 4000), (-1, 4000), (4000, 4000), (30_000, 30_000), (i32::MAX, 40_000)]
+    {
         let name = asked.to_string();
         world.open(&name, "127.0.0.1");
-        let request = zk_proto::connect::ConnectRequest { timeout_ms: asked, ..connect_request(SessionId(0)) };
+        let request = zk_proto::connect::ConnectRequest {
+            timeout_ms: asked,
+            ..connect_request(SessionId(0))
+        };
         world.send_frame(&name, request.to_bytes());
         world.persist_all();
-        assert!(matches!(&world.take(&name)[..], [Message::Connected(response)] if response.timeout_ms == given));
+        assert!(
+            matches!(&world.take(&name)[..], [Message::Connected(response)] if response.timeout_ms == given)
+        );
     }
 }
 
@@ -269,7 +288,8 @@ fn zxids_go_on_above_those_of_imported_data() {
     let session = SessionId(0x0300_0000_0000_0007);
     let imported = || {
         let mut db = Database::new(tree_config(&config()));
-        let stat = StatPersisted { czxid: high.0, ephemeral_owner: session.0, ..StatPersisted::default() };
+        let stat =
+            StatPersisted { czxid: high.0, ephemeral_owner: session.0, ..StatPersisted::default() };
         db.load_znode("/e", Some(b"x"), &Acl::open(), &stat);
         db.load_session(session, 10_000);
         db.finish_load(high).unwrap();
@@ -343,7 +363,11 @@ fn ephemerals_of_unknown_sessions_go_after_a_start() {
     world.pass(2000);
     world.persist_all();
     assert!(world.node.read(|db| db.tree.find("/orphan").is_none()));
-    assert!(world.node.read(|db| db.tree.find("/ttl").is_some() && db.tree.find("/container").is_some()));
+    assert!(
+        world
+            .node
+            .read(|db| db.tree.find("/ttl").is_some() && db.tree.find("/container").is_some())
+    );
     world.check();
 }
 
@@ -351,7 +375,8 @@ fn ephemerals_of_unknown_sessions_go_after_a_start() {
 fn one_request_cannot_ask_for_gigabytes() {
     let mut world = world();
     ok(&mut world, "create /big *1000000");
-    let ops = vec![MultiReadOp::GetData(GetDataRequest { path: "/big".into(), watch: false }); 60_000];
+    let ops =
+        vec![MultiReadOp::GetData(GetDataRequest { path: "/big".into(), watch: false }); 60_000];
     let (header, _) = world.ask("a", &Request::MultiRead(MultiRequest::Read(ops)));
     assert_eq!(header.err, ErrorCode::MARSHALLING_ERROR);
     // Up to there it is answered.
@@ -367,8 +392,15 @@ fn a_batch_of_large_reads_is_served_in_parts() {
     let mut world = world();
     ok(&mut world, "create /big *1000000");
     let sink = std::sync::Arc::new(Sizes::default());
-    let client = world.node.open("127.0.0.1".into(), Box::new(Handle(std::sync::Arc::clone(&sink))), world.now);
-    let mut frames = std::collections::VecDeque::from([connect_request(world.connection("a").session).to_bytes()]);
+    let client = world.node.open(
+        "127.0.0.1".into(),
+        Box::new(Handle(std::sync::Arc::clone(&sink))),
+        world.now,
+    );
+    let mut frames =
+        std::collections::VecDeque::from([
+            connect_request(world.connection("a").session).to_bytes()
+        ]);
     for _ in 0..100 {
         let mut frame = BytesMut::new();
         zk_proto::proto::RequestHeader { xid: Xid(1), op: OpCode::GET_DATA }.encode(&mut frame);

@@ -394,7 +394,8 @@ fn counters(all: &mut Gathered, context: &Context) {
     all.counter("large_requests_rejected", help, &counters.large_requests_rejected);
     all.counter("snapshot_error_count", "Checkpoints that failed.", &counters.checkpoint_errors);
     let exceeded = stats.quota_exceeded_by_namespace();
-    let values = exceeded.into_iter().map(|(key, count)| (key, i64::try_from(count).unwrap_or(i64::MAX)));
+    let values =
+        exceeded.into_iter().map(|(key, count)| (key, i64::try_from(count).unwrap_or(i64::MAX)));
     let help = "Writes refused for a hard quota, by top-level znode.";
     all.push("quota_exceeded_error_per_namespace", help, Value::GaugeSet(values.collect()));
     let help = "Containers and TTL znodes removed.";

@@ -34,11 +34,12 @@ pub fn run(context: &Arc<Context>, state: &State, log: &LogHandle, stop: &Receiv
             Err(RecvTimeoutError::Timeout) => {}
         }
         guard_disk(context);
-        let (zxid, count, bytes) = context.node.read(|db| {
-            (db.tree.last_zxid(), db.tree.dirty_count(), db.tree.dirty_bytes() as u64)
-        });
+        let (zxid, count, bytes) = context
+            .node
+            .read(|db| (db.tree.last_zxid(), db.tree.dirty_count(), db.tree.dirty_bytes() as u64));
         let txns = zxid.0 - last_zxid.0;
-        let due = txns >= storage.snap_count.into() || bytes >= due_bytes || last.elapsed() >= DUE_AGE;
+        let due =
+            txns >= storage.snap_count.into() || bytes >= due_bytes || last.elapsed() >= DUE_AGE;
         if count == 0 || !due {
             continue;
         }
@@ -66,7 +67,8 @@ fn take(context: &Context, state: &State, log: &LogHandle) -> Result<(), Storage
         loop {
             items.clear();
             checkpoint.run_unlocked();
-            let more = context.node.read(|db| db.checkpoint_chunk(&mut checkpoint, CHUNK, &mut items));
+            let more =
+                context.node.read(|db| db.checkpoint_chunk(&mut checkpoint, CHUNK, &mut items));
             for item in &items {
                 match item {
                     CheckpointItem::PutZnode { path, data, acl, stat } => {
@@ -75,7 +77,9 @@ fn take(context: &Context, state: &State, log: &LogHandle) -> Result<(), Storage
                         writer.put_znode(path, &value)?;
                     }
                     CheckpointItem::DeleteZnode { path } => writer.delete_znode(path)?,
-                    CheckpointItem::PutSession(id, timeout_ms) => writer.put_session(*id, *timeout_ms)?,
+                    CheckpointItem::PutSession(id, timeout_ms) => {
+                        writer.put_session(*id, *timeout_ms)?
+                    }
                     CheckpointItem::DeleteSession(id) => writer.delete_session(*id)?,
                 }
             }

@@ -5,8 +5,8 @@ use std::time::Instant;
 
 use zk_proto::acl::Acl;
 use zk_proto::data::StatPersisted;
-use zk_proto::{SessionId, Zxid};
 use zk_proto::txn::LoggedTxn;
+use zk_proto::{SessionId, Zxid};
 use zk_storage::{Log, Meta, State, StateItem, StorageConfig, StorageError};
 use zk_tree::{Database, TreeConfig};
 
@@ -17,7 +17,9 @@ pub enum RecoveryError {
     #[error(transparent)]
     Storage(#[from] StorageError),
     /// What it holds is no tree.
-    #[error("the state as of zxid {applied} is no tree: {reason}. Restore dataDir and dataLogDir from a backup")]
+    #[error(
+        "the state as of zxid {applied} is no tree: {reason}. Restore dataDir and dataLogDir from a backup"
+    )]
     Tree {
         /// The state's zxid.
         applied: Zxid,
@@ -25,7 +27,9 @@ pub enum RecoveryError {
         reason: String,
     },
     /// A transaction that was logged cannot be read.
-    #[error("the transaction {zxid} in the log cannot be decoded: {reason}. It was written by a newer release, or its memory was damaged before it was written")]
+    #[error(
+        "the transaction {zxid} in the log cannot be decoded: {reason}. It was written by a newer release, or its memory was damaged before it was written"
+    )]
     Txn {
         /// Its zxid.
         zxid: Zxid,
@@ -130,7 +134,8 @@ impl Chunk {
             taken
         };
         for znode in &self.znodes {
-            let path = std::str::from_utf8(take(znode.path_len)).map_err(|error| error.to_string())?;
+            let path =
+                std::str::from_utf8(take(znode.path_len)).map_err(|error| error.to_string())?;
             let stored_acl = take(znode.acl_len);
             let data = znode.data_len.map(&mut take);
             if stored_acl.is_empty() {
@@ -150,7 +155,12 @@ impl Chunk {
 
 /// Fills the database with the state, which must have the digest that it was written with. One thread
 /// reads, this one builds: a large tree is mostly memory to be filled.
-fn load(db: &mut Database, state: &State, meta: Meta, digest_enabled: bool) -> Result<(), RecoveryError> {
+fn load(
+    db: &mut Database,
+    state: &State,
+    meta: Meta,
+    digest_enabled: bool,
+) -> Result<(), RecoveryError> {
     let applied = meta.applied;
     let bad = |reason: String| RecoveryError::Tree { applied, reason };
     let (chunks, received) = sync_channel::<Chunk>(CHUNKS_AHEAD);
@@ -177,7 +187,10 @@ fn load(db: &mut Database, state: &State, meta: Meta, digest_enabled: bool) -> R
     db.finish_load(applied).map_err(|error| bad(error.to_string()))?;
     let digest = db.tree.digest();
     if digest_enabled && meta.digest != 0 && digest != meta.digest {
-        return Err(bad(format!("its digest is {digest:x}, and {:x} was written down", meta.digest)));
+        return Err(bad(format!(
+            "its digest is {digest:x}, and {:x} was written down",
+            meta.digest
+        )));
     }
     Ok(())
 }

@@ -32,11 +32,12 @@ pub fn run(context: &Arc<Context>, mut log: Log) {
         if log.needs_next() {
             let handle = handle.clone();
             // A segment is used up every few hundred thousand transactions: a thread for each is cheap.
-            let prepared = std::thread::Builder::new().name("log-segment".into()).spawn(move || {
-                if let Err(error) = handle.prepare_next() {
-                    tracing::warn!(%error, "the next log segment could not be prepared");
-                }
-            });
+            let prepared =
+                std::thread::Builder::new().name("log-segment".into()).spawn(move || {
+                    if let Err(error) = handle.prepare_next() {
+                        tracing::warn!(%error, "the next log segment could not be prepared");
+                    }
+                });
             if let Err(error) = prepared {
                 tracing::warn!(%error, "the next log segment could not be prepared");
             }
@@ -57,7 +58,8 @@ fn observe(context: &Context, took: std::time::Duration, count: usize) {
     if took_us / 1000 > threshold_ms {
         Counters::add(&context.counters.fsync_threshold_exceeded, 1);
         tracing::warn!(
-            took_ms = took_us / 1000, threshold_ms,
+            took_ms = took_us / 1000,
+            threshold_ms,
             "syncing the transaction log took long: every write waits for it; is the disk shared?"
         );
     }
