@@ -45,7 +45,8 @@ enum Command {
 
 #[derive(Debug, Args)]
 struct ServerArgs {
-    /// A zoo.cfg; or as with ZooKeeper: PORT DATADIR [TICKTIME [MAXCLIENTCNXNS]]. Nothing: port 2181,
+    /// A zoo.cfg; or as with ZooKeeper: PORT DATADIR, then TICKTIME and
+    /// MAXCLIENTCNXNS if you like. Nothing: port 2181,
     /// data in ./paddock-data.
     arguments: Vec<String>,
     /// A system property as ZooKeeper has them, `zookeeper.KEY=VALUE`.

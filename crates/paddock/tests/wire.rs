@@ -1020,13 +1020,13 @@ fn replies_are_measured() {
 
 #[test]
 fn a_client_that_reads_slowly_keeps_its_session() {
-    const PARTS: usize = 25;
+    const PARTS: usize = 45;
     const PART_LEN: usize = 900_000;
     let mut scene = Scene::with(&Options { tick_ms: 100, ..Options::default() });
     ok(scene.witness.request(OpCode::CREATE, &create("/slow", &vec![1; PART_LEN], 0)));
     let mut stream = TcpStream::connect(scene.server.address).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    let hello = connect_request(SessionId(0), &[0; PASSWORD_LEN], 400);
+    let hello = connect_request(SessionId(0), &[0; PASSWORD_LEN], 1000);
     stream.write_all(&framed(&hello.to_bytes())).unwrap();
     let mut frame = [0; 41];
     stream.read_exact(&mut frame).unwrap();
@@ -1051,7 +1051,7 @@ fn a_client_that_reads_slowly_keeps_its_session() {
         ok(scene.witness.ping());
         std::thread::sleep(Duration::from_millis(60));
     }
-    assert!(begun.elapsed() > Duration::from_millis(1500), "it was not slow at all");
+    assert!(begun.elapsed() > Duration::from_secs(3), "it was not slow at all");
     for _ in 0..pings {
         stream.read_exact(&mut head).unwrap();
         assert_eq!(head[4..8], Xid::PING.0.to_be_bytes());
@@ -1144,7 +1144,7 @@ fn sessions_expire_in_time_and_their_znodes_go_once() {
             if n < SESSIONS / 2 {
                 let age = sessions[n].2.elapsed();
                 assert!(age >= timeout, "{} went after {age:?}", event.path);
-                let late = timeout + TICK + Duration::from_millis(600);
+                let late = timeout + TICK + Duration::from_millis(1500);
                 assert!(age < late, "{} went after {age:?}", event.path);
             }
         }

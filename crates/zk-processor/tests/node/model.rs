@@ -798,9 +798,9 @@ impl Model {
                 if request.path.contains('\0') {
                     return Err(ErrorCode::BAD_ARGUMENTS);
                 }
-                match self.readable(&request.path, ids) {
-                    Err(ErrorCode::NO_AUTH) => return Err(ErrorCode::NO_AUTH),
-                    Ok(_) | Err(_) => {}
+                // What is not there can be watched; what may not be read cannot.
+                if self.readable(&request.path, ids).is_err_and(|err| err == ErrorCode::NO_AUTH) {
+                    return Err(ErrorCode::NO_AUTH);
                 }
                 if request.watch {
                     self.watch(number, &request.path, Kind::Data);
