@@ -74,15 +74,7 @@ impl Bench {
         let sink = Arc::new(Sink::default());
         let client = node.open("127.0.0.1".into(), Box::new(Handle(Arc::clone(&sink))), now);
         let mut bench = Self { node, client, sink, last: None, now };
-        let connect = ConnectRequest {
-            protocol_version: 0,
-            last_zxid_seen: Zxid::ZERO,
-            timeout_ms: 40_000,
-            session_id: SessionId(0),
-            password: None,
-            read_only: Some(false),
-        };
-        bench.serve(&mut VecDeque::from([connect.to_bytes()]));
+        bench.serve(&mut VecDeque::from([connect_request()]));
         bench
     }
 
@@ -129,6 +121,18 @@ impl Bench {
     }
 }
 
+fn connect_request() -> Bytes {
+    let request = ConnectRequest {
+        protocol_version: 0,
+        last_zxid_seen: Zxid::ZERO,
+        timeout_ms: 40_000,
+        session_id: SessionId(0),
+        password: None,
+        read_only: Some(false),
+    };
+    request.to_bytes()
+}
+
 fn frame(request: &Request) -> Bytes {
     let mut out = BytesMut::new();
     RequestHeader { xid: Xid(1), op: request.op() }.encode(&mut out);
@@ -142,6 +146,37 @@ fn path(i: usize) -> String {
 
 fn create(path: String, data: &Bytes) -> Request {
     Request::Create(CreateRequest { path, data: Some(data.clone()), acl: Acl::open(), flags: 0 })
+}
+
+/// Very many sessions expire at one tick, each with an ephemeral znode.
+fn expiry(sessions: usize) {
+    let mut bench = Bench::new();
+    let data = Some(Bytes::new());
+    let create = CreateRequest { path: "/e".into(), data, acl: Acl::open(), flags: 3 };
+    for _ in 1..sessions {
+        let handle = Box::new(Handle(Arc::clone(&bench.sink)));
+        bench.client = bench.node.open("127.0.0.1".into(), handle, bench.now);
+        bench.serve(&mut VecDeque::from([
+            connect_request(),
+            frame(&Request::Create2(create.clone())),
+        ]));
+        bench.node.on_closed(&bench.client);
+    }
+    let mut now = bench.now;
+    now.mono_us += 60_000_000;
+    let start = Instant::now();
+    let mut last = None;
+    bench.node.on_tick(now, &mut |action| {
+        let Action::Persist { token, .. } = action;
+        last = Some(token);
+    });
+    let proposed = start.elapsed();
+    bench.node.on_persisted(last.expect("something expires"), now, &mut |_| {});
+    println!(
+        "{sessions} sessions expire in {proposed:?}, and are gone after {:?}",
+        start.elapsed()
+    );
+    assert_eq!(bench.node.status().sessions, 0);
 }
 
 fn main() {
@@ -174,6 +209,7 @@ fn main() {
     });
     bench.run("create of what exists", operations / 4, |i| create(path(i), &small));
     bench.run("ping", operations, |_| Request::Ping);
+    expiry(100_000);
     let status = bench.node.status();
     println!("{status:?}");
     assert_eq!(status.outstanding_changes, 0);

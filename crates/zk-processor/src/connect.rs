@@ -13,6 +13,9 @@ use crate::node::{Action, InFlight, Node, Writer};
 use crate::stats::Stats;
 use crate::{Now, propose, reaper, reply, writes};
 
+/// Sessions that expire, or containers that go, under one hold of the writer's lock.
+const EXPIRY_BATCH: usize = 64;
+
 impl Node {
     /// The first frame of a connection.
     pub(crate) fn connect(
@@ -147,27 +150,34 @@ impl Node {
         let due = self.reaper().due(&self.config, now, || {
             reaper::candidates(&self.config, &self.db().tree, now.wall_ms)
         });
-        let mut writer = self.writer();
-        let writer = &mut *writer;
-        for id in writer.sessions.expire(now.mono_ms()) {
-            Stats::add(&self.stats.sessions_expired, 1);
-            // From here on its requests are dropped, as upstream does.
-            if let Some(client) = writer.by_session.get(&id) {
-                client.state().phase = Phase::Closing;
+        let expired = self.writer().sessions.expire(now.mono_ms());
+        Stats::add(&self.stats.sessions_expired, expired.len() as u64);
+        // After a partition there may be very many: others get their turn in between.
+        for ids in expired.chunks(EXPIRY_BATCH) {
+            let mut writer = self.writer();
+            for id in ids {
+                // From here on its requests are dropped, as upstream does.
+                if let Some(client) = writer.by_session.get(id) {
+                    client.state().phase = Phase::Closing;
+                }
+                let op = OpCode::CLOSE_SESSION;
+                self.submit_internal(&mut writer, *id, op, now, actions, |prep| {
+                    Ok(writes::close_session::prepare(prep))
+                });
             }
-            self.submit_internal(writer, id, OpCode::CLOSE_SESSION, now, actions, |prep| {
-                Ok(writes::close_session::prepare(prep))
-            });
+            self.note_outstanding(&writer);
         }
-        let internal = SessionId(0);
-        for path in due {
-            let op = OpCode::DELETE_CONTAINER;
-            if self.submit_internal(writer, internal, op, now, actions, |prep| {
-                writes::delete::prepare_container(prep, path)
-            }) {
-                Stats::add(&self.stats.containers_deleted, 1);
+        for paths in due.chunks(EXPIRY_BATCH) {
+            let mut writer = self.writer();
+            for path in paths {
+                let op = OpCode::DELETE_CONTAINER;
+                if self.submit_internal(&mut writer, SessionId(0), op, now, actions, |prep| {
+                    writes::delete::prepare_container(prep, path.clone())
+                }) {
+                    Stats::add(&self.stats.containers_deleted, 1);
+                }
             }
+            self.note_outstanding(&writer);
         }
-        self.note_outstanding(writer);
     }
 }

@@ -1,6 +1,6 @@
 //! Prep's view ahead of the tree: what will be when everything on its way is applied.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use hashbrown::HashMap;
@@ -44,6 +44,9 @@ struct ChangeRecord {
 #[derive(Debug, Default)]
 pub(crate) struct OutstandingChanges {
     by_path: HashMap<Arc<str>, ChangeRecord>,
+    /// The changed znodes that have an owner, so that the end of one session costs what it owns,
+    /// however many end at once.
+    owned: BTreeSet<(i64, Arc<str>)>,
     /// In zxid order: which paths to look at when a transaction has been applied.
     order: VecDeque<(Zxid, Arc<str>)>,
     /// While a multi is prepared: what it replaced, to take it back.
@@ -58,6 +61,11 @@ struct Undo {
     replaced: Vec<(Arc<str>, Option<ChangeRecord>)>,
     digest: u64,
     order_len: usize,
+}
+
+/// The owner field, if there is something in it.
+fn owner(node: Option<&ChangedNode>) -> Option<i64> {
+    node.map(|node| node.stat.ephemeral_owner).filter(|owner| *owner != 0)
 }
 
 /// A znode as prep sees it.
@@ -167,6 +175,7 @@ impl OutstandingChanges {
     }
 
     fn record(&mut self, zxid: Zxid, path: &str, node: Option<ChangedNode>) {
+        let owner = owner(node.as_ref());
         let record = ChangeRecord { zxid, node };
         let (path, replaced) = match self.by_path.entry_ref(path) {
             EntryRef::Occupied(mut entry) => {
@@ -178,10 +187,24 @@ impl OutstandingChanges {
                 (Arc::clone(entry.key()), None)
             }
         };
+        let owner_before = replaced.as_ref().and_then(|record| self::owner(record.node.as_ref()));
+        self.change_owner(&path, owner_before, owner);
         if let Some(undo) = &mut self.undo {
             undo.replaced.push((Arc::clone(&path), replaced));
         }
         self.order.push_back((zxid, path));
+    }
+
+    fn change_owner(&mut self, path: &Arc<str>, before: Option<i64>, after: Option<i64>) {
+        if before == after {
+            return;
+        }
+        if let Some(before) = before {
+            self.owned.remove(&(before, Arc::clone(path)));
+        }
+        if let Some(after) = after {
+            self.owned.insert((after, Arc::clone(path)));
+        }
     }
 
     /// From here on changes can be taken back.
@@ -199,10 +222,13 @@ impl OutstandingChanges {
         self.digest = undo.digest;
         self.order.truncate(undo.order_len);
         for (path, record) in undo.replaced.into_iter().rev() {
-            match record {
-                Some(record) => self.by_path.insert(path, record),
+            let after = record.as_ref().and_then(|record| owner(record.node.as_ref()));
+            let undone = match record {
+                Some(record) => self.by_path.insert(Arc::clone(&path), record),
                 None => self.by_path.remove(&path),
             };
+            let before = undone.and_then(|record| owner(record.node.as_ref()));
+            self.change_owner(&path, before, after);
         }
     }
 
@@ -213,6 +239,9 @@ impl OutstandingChanges {
             if let Entry::Occupied(entry) = self.by_path.entry(path)
                 && entry.get().zxid <= zxid
             {
+                if let Some(owner) = owner(entry.get().node.as_ref()) {
+                    self.owned.remove(&(owner, Arc::clone(entry.key())));
+                }
                 entry.remove();
             }
         }
@@ -222,23 +251,17 @@ impl OutstandingChanges {
         }
     }
 
-    /// Adds to and takes from `paths` what changes on their way make a session's ephemerals.
-    pub(crate) fn amend_ephemerals(
-        &self,
-        session: SessionId,
-        paths: &mut std::collections::BTreeSet<String>,
-    ) {
-        // The order does not matter: each path is looked at once, and the set is sorted.
-        for (path, record) in &self.by_path {
-            match &record.node {
-                Some(node) if node.stat.ephemeral_owner == session.0 => {
-                    paths.insert(path.to_string());
-                }
-                Some(_) | None => {
-                    paths.remove(&**path);
-                }
-            }
-        }
+    /// The session's ephemeral znodes with everything on its way applied.
+    pub(crate) fn ephemerals(&self, tree: &DataTree, session: SessionId) -> BTreeSet<String> {
+        let is_left = |path: &String| match self.by_path.get(&**path) {
+            None => true,
+            Some(record) => owner(record.node.as_ref()) == Some(session.0),
+        };
+        let mut paths: BTreeSet<String> = tree.ephemerals(session).filter(is_left).collect();
+        let from = (session.0, Arc::from(""));
+        let coming = self.owned.range(from..).take_while(|(owner, _)| *owner == session.0);
+        paths.extend(coming.map(|(_, path)| path.to_string()));
+        paths
     }
 
     /// The digest of the tree with everything on its way applied; `None` while digests are off.

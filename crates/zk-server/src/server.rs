@@ -216,6 +216,7 @@ pub fn start(config: ServerConfig) -> Result<Running, StartError> {
 pub fn run(config: ServerConfig) -> Result<(), StartError> {
     exit_on_panic();
     raise_file_limit();
+    keep_memory_small();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate())?;
@@ -255,6 +256,13 @@ fn exit_on_panic() {
         report(panic);
         crate::abort();
     }));
+}
+
+/// Half-used huge pages would cost a large tree a sixth of its memory.
+fn keep_memory_small() {
+    if let Err(error) = rustix::thread::disable_transparent_huge_pages(true) {
+        tracing::debug!(%error, "transparent huge pages stay on");
+    }
 }
 
 /// As many connections as the system allows without asking.
