@@ -50,7 +50,7 @@ pub struct Authenticator {
     /// does not exist.
     pub ensemble_names: Option<Vec<String>>,
     /// Whether upstream's sample scheme `key` exists: who shows a multiple of the number in the data of
-    /// `/key` has that number as its id.
+    /// `/key` is let in.
     pub key_enabled: bool,
 }
 
@@ -103,14 +103,14 @@ impl Authenticator {
                 ids.push(Id { scheme: "digest".into(), id });
                 AuthOutcome::Granted(ids)
             }
-            ("key", Some(auth)) if self.key_enabled => match key {
-                // Anyone may come in to write the key.
-                None => AuthOutcome::Granted(vec![Id::new("key", "")]),
-                Some(key) if is_multiple(auth, key) => {
-                    AuthOutcome::Granted(vec![Id::new("key", &String::from_utf8_lossy(key))])
+            // Whoever knows the key is the same to the ACLs; before there is one, anyone may write it.
+            ("key", Some(auth)) if self.key_enabled => {
+                if key.is_none_or(|key| is_multiple(auth, key)) {
+                    AuthOutcome::Granted(vec![Id::new("key", "")])
+                } else {
+                    AuthOutcome::Failed
                 }
-                Some(_) => AuthOutcome::Failed,
-            },
+            }
             ("ip", _) => AuthOutcome::Granted(Self::initial_ids(address)),
             ("ensemble", auth) => match &self.ensemble_names {
                 None => AuthOutcome::Failed,
@@ -359,13 +359,13 @@ mod tests {
     #[test]
     fn the_key_scheme_wants_a_multiple() {
         let auth = Authenticator { key_enabled: true, ..Authenticator::default() };
-        let granted = |key: &str| AuthOutcome::Granted(vec![Id::new("key", key)]);
+        let granted = AuthOutcome::Granted(vec![Id::new("key", "")]);
         let show =
             |shown: &'static [u8], key| auth.authenticate("key", Some(shown), "1.2.3.4", key);
-        assert_eq!(show(b"25", None), granted(""));
-        assert_eq!(show(b"25", Some(b"5")), granted("5"));
+        assert_eq!(show(b"25", None), granted);
+        assert_eq!(show(b"25", Some(b"5")), granted);
         assert_eq!(show(b"26", Some(b"5")), AuthOutcome::Failed);
-        assert_eq!(show(b"26", Some(b"0")), granted("0"));
+        assert_eq!(show(b"26", Some(b"0")), granted);
         assert_eq!(show(b"x", Some(b"5")), AuthOutcome::Failed);
         let off = Authenticator::default();
         assert_eq!(off.authenticate("key", Some(b"25"), "1.2.3.4", None), AuthOutcome::Failed);

@@ -452,7 +452,7 @@ pub(crate) fn render_mntr(metrics: &[Metric], text: &mut String) {
             Value::Counter(value) => line(name, value),
             Value::GaugeSet(values) => {
                 for (key, value) in values {
-                    line(&format_args!("{}_{name}", word_characters(key)), value);
+                    line(&format_args!("{}_{name}", key_characters(key)), value);
                 }
             }
             Value::Sum(sum) => line(&format_args!("sum_{name}"), sum),
@@ -479,10 +479,11 @@ fn render_mntr_summary(
     line(&format_args!("sum_{name}"), &whole(summary.sum.round()));
 }
 
-/// A znode's name as a part of a key: Telegraf gives up at a line with any other character.
-fn word_characters(name: &str) -> String {
-    let word = |c: char| if c.is_ascii_alphanumeric() { c } else { '_' };
-    name.chars().map(word).collect()
+/// A znode's name as a part of a key: as it is, like upstream's, but for what would break the line.
+/// (Telegraf gives up at a dash; with upstream it does too, and only znodes under a quota are named.)
+fn key_characters(name: &str) -> String {
+    let key = |c: char| if c.is_whitespace() || c.is_control() || c == '/' { '_' } else { c };
+    name.chars().map(key).collect()
 }
 
 /// What Prometheus scrapes.
