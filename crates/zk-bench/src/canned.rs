@@ -141,7 +141,7 @@ pub(crate) fn sockets(options: &Sockets, own: &[OsString]) -> Result<Report, Fai
         .ok_or_else(|| Failure::new("the canned server did not start"))?
         .to_owned();
     let load = Load {
-        target: Target { server, server_pid: Some(child.0.id()) },
+        target: Target { server, server_pid: vec![child.0.id()] },
         shape: options.shape.clone(),
         znodes: options.znodes,
         seconds: options.seconds,

@@ -9,7 +9,7 @@ use crate::load::raise_file_limit;
 use crate::options::Idle;
 use crate::process;
 use crate::report::{Report, grouped};
-use crate::session::{Session, request_frame, resolve};
+use crate::session::{Session, request_frame, resolve_all};
 
 /// Connects at once: fewer than the smallest usual listen backlog, or connections are dropped.
 const BURST: u32 = 32;
@@ -54,10 +54,10 @@ impl Idler {
 /// Connects many sessions, holds them, and says what each costs the server.
 pub(crate) fn run(options: &Idle) -> Result<Report, Failure> {
     let Idle { target, sessions, sources, timeout, seconds } = options;
-    let server = resolve(&target.server)?;
+    let servers = resolve_all(&target.server)?;
     raise_file_limit(u64::from(*sessions) + 64)?;
     let timeout_ms = (timeout * 1000.0) as i32;
-    let before = target.server_pid.map(process::memory).transpose()?;
+    let before = process::memories(&target.server_pid)?;
 
     let started = Instant::now();
     let mut idlers: Vec<Idler> = Vec::with_capacity(*sessions as usize);
@@ -74,6 +74,7 @@ pub(crate) fn run(options: &Idle) -> Result<Report, Failure> {
                     0,
                     1 + u8::try_from(number % sources).expect("at most 200"),
                 );
+                let server = servers[number as usize % servers.len()];
                 Session::start(server, source, timeout_ms)
             })
             .collect::<Result<_, _>>()?;
@@ -94,7 +95,7 @@ pub(crate) fn run(options: &Idle) -> Result<Report, Failure> {
     }
     let connecting = started.elapsed().as_secs_f64();
 
-    let cpu_before = target.server_pid.map(process::cpu_time).transpose()?;
+    let cpu_before = process::cpu_times(&target.server_pid)?;
     let held = Instant::now();
     let end = held + Duration::from_secs_f64(*seconds);
     while Instant::now() < end {
@@ -118,15 +119,18 @@ pub(crate) fn run(options: &Idle) -> Result<Report, Failure> {
         grouped(keeper.pings)
     ));
     report.line(format!("  connected  in {connecting:.1} s ({}/s)", grouped(rate as u64)));
-    if let (Some(pid), Some(before), Some(cpu_before)) = (target.server_pid, before, cpu_before) {
-        let after = process::memory(pid)?;
+    let after = process::memories(&target.server_pid)?;
+    let cpu_after = process::cpu_times(&target.server_pid)?;
+    if let (Some(before), Some(after)) = (before, after) {
         let each = (after.rss as f64 - before.rss as f64) / f64::from(*sessions);
         report.value("server_bytes_per_session", each.round());
         report.value("server_rss_before_bytes", before.rss);
         report.line(format!("  server     {each:.0} bytes of memory for each session"));
-        let cpu = process::cpu_time(pid)?.since(cpu_before).total() / held;
-        report.value("server_cpu_percent", (cpu * 1000.0).round() / 10.0);
-        report.line(format!("  server     {:.1} % of a CPU while they are idle", cpu * 100.0));
+        if let (Some(before), Some(after)) = (cpu_before, cpu_after) {
+            let cpu = after.since(before).total() / held;
+            report.value("server_cpu_percent", (cpu * 1000.0).round() / 10.0);
+            report.line(format!("  server     {:.1} % of a CPU while they are idle", cpu * 100.0));
+        }
         report.memory(after);
     }
     // Closing the sessions one by one would take as long as opening them; the server expires them.

@@ -15,7 +15,7 @@ use crate::pipeline::{Creates, Pipeline, Recorder};
 use crate::process::{self, CpuTime, Memory};
 use crate::report::{Report, grouped};
 use crate::requests::{self, Mix, ROOT, Requests};
-use crate::session::{PATIENCE, Session, resolve};
+use crate::session::{PATIENCE, Session, resolve_all};
 
 const TIMEOUT_MS: i32 = 30_000;
 
@@ -215,7 +215,7 @@ struct Marks {
 fn mark(target: &Target) -> Result<Marks, Failure> {
     Ok(Marks {
         at: Instant::now(),
-        server: target.server_pid.map(process::cpu_time).transpose()?,
+        server: process::cpu_times(&target.server_pid)?,
         client: process::cpu_time(std::process::id())?,
     })
 }
@@ -299,18 +299,19 @@ fn measure(
         recorder,
         server_cpu: after.server.zip(before.server).map(|(after, before)| after.since(before)),
         client_cpu: after.client.since(before.client),
-        memory: target.server_pid.map(process::memory).transpose()?,
+        memory: process::memories(&target.server_pid)?,
     })
 }
 
 fn connect_all(
-    server: SocketAddr,
+    servers: &[SocketAddr],
     shape: &Shape,
     mut pipeline: impl FnMut(u32) -> Pipeline,
 ) -> Result<Vec<Connection>, Failure> {
     raise_file_limit(u64::from(shape.connections) + 64)?;
     (0..shape.connections)
         .map(|number| {
+            let server = servers[number as usize % servers.len()];
             let session = Session::connect(server, TIMEOUT_MS)?;
             session.stream.set_read_timeout(None).map_err(Failure::io("socket"))?;
             Ok(Connection { stream: session.stream, pipeline: pipeline(number) })
@@ -376,14 +377,15 @@ fn report_shape(report: &mut Report, workload: &str, shape: &Shape, znodes: u32)
 /// getData, setData, mixed and create.
 pub(crate) fn run(workload: &str, mix: Mix, options: &Load) -> Result<Report, Failure> {
     let Load { target, shape, znodes, seconds, warmup } = options;
-    let server = resolve(&target.server)?;
+    let servers = resolve_all(&target.server)?;
     let size = shape.value_size as usize;
     // A run of its own, so that its creates never meet another run's.
     let stamp = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_millis());
     let create_root = format!("{ROOT}/create-{stamp:012x}");
-    prepare(server, mix, *znodes, size, shape.connections, &create_root)?;
+    prepare(servers[0], mix, *znodes, size, shape.connections, &create_root)?;
+    catch_up(&servers)?;
     let requests = Arc::new(Requests::new(mix, *znodes, size, &create_root));
-    let connections = connect_all(server, shape, |number| {
+    let connections = connect_all(&servers, shape, |number| {
         let creates = Creates { next: 0, step: 1, dir: number, fanout: u32::MAX };
         Pipeline::new(
             Arc::clone(&requests),
@@ -432,14 +434,24 @@ fn prepare(
     session.close()
 }
 
+/// Waits until every server of an ensemble has what the first one was told.
+fn catch_up(servers: &[SocketAddr]) -> Result<(), Failure> {
+    for server in servers.iter().skip(1) {
+        let mut session = Session::connect(*server, TIMEOUT_MS)?;
+        session.send_all(1, &[], |_, xid| requests::sync_frame(xid))?;
+        session.close()?;
+    }
+    Ok(())
+}
+
 /// Creates `znodes` znodes below `root`.
 pub(crate) fn fill(options: &Fill) -> Result<Report, Failure> {
     let Fill { target, shape, znodes, fanout, root } = options;
     if !zk_proto::path::is_valid(root) || root == "/" {
         return Err(Failure::new(format!("--root {root} is not the path of a znode")));
     }
-    let server = resolve(&target.server)?;
-    let mut session = Session::connect(server, TIMEOUT_MS)?;
+    let servers = resolve_all(&target.server)?;
+    let mut session = Session::connect(servers[0], TIMEOUT_MS)?;
     let parents: Vec<String> = root
         .match_indices('/')
         .skip(1)
@@ -456,11 +468,12 @@ pub(crate) fn fill(options: &Fill) -> Result<Report, Failure> {
         requests::create_frame(xid, &requests::create_dir(root, dir), None)
     })?;
     session.close()?;
+    catch_up(&servers)?;
 
     let requests = Arc::new(Requests::new(Mix::Create, 0, shape.value_size as usize, root));
     let step = shape.connections.min(*znodes);
     let shape = Shape { connections: step, ..shape.clone() };
-    let connections = connect_all(server, &shape, |number| {
+    let connections = connect_all(&servers, &shape, |number| {
         let creates = Creates { next: number, step, dir: 0, fanout: *fanout };
         let count = u64::from((znodes - number).div_ceil(step));
         Pipeline::new(Arc::clone(&requests), shape.outstanding, count, 0, creates)

@@ -40,12 +40,12 @@ pub(crate) enum Command {
 
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Target {
-    /// The server's address
-    #[arg(long, short, default_value = "127.0.0.1:2181", value_name = "HOST:PORT")]
+    /// The server's address; several, with commas between them, share the connections
+    #[arg(long, short, default_value = "127.0.0.1:2181", value_name = "HOST:PORT,...")]
     pub(crate) server: String,
-    /// The server's process: measures its CPU time and memory
-    #[arg(long, value_name = "PID")]
-    pub(crate) server_pid: Option<u32>,
+    /// The server's process: measures its CPU time and memory; those of several are summed up
+    #[arg(long, value_name = "PID,...", value_delimiter = ',')]
+    pub(crate) server_pid: Vec<u32>,
 }
 
 #[derive(Debug, Clone, Args)]

@@ -12,6 +12,14 @@ pub(crate) struct CpuTime {
     pub(crate) system: f64,
 }
 
+impl std::ops::Add for CpuTime {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self { user: self.user + other.user, system: self.system + other.system }
+    }
+}
+
 impl CpuTime {
     pub(crate) fn since(self, earlier: Self) -> Self {
         Self { user: self.user - earlier.user, system: self.system - earlier.system }
@@ -29,6 +37,39 @@ pub(crate) struct Memory {
     pub(crate) rss: u64,
     /// The highest it has been.
     pub(crate) peak: u64,
+}
+
+impl std::ops::Add for Memory {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self { rss: self.rss + other.rss, peak: self.peak + other.peak }
+    }
+}
+
+/// What all of `pids` have used; `None` if there is none.
+pub(crate) fn cpu_times(pids: &[u32]) -> Result<Option<CpuTime>, Failure> {
+    sum(pids, cpu_time)
+}
+
+/// The memory of all of `pids`; `None` if there is none.
+pub(crate) fn memories(pids: &[u32]) -> Result<Option<Memory>, Failure> {
+    sum(pids, memory)
+}
+
+fn sum<T: std::ops::Add<Output = T>>(
+    pids: &[u32],
+    measure: impl Fn(u32) -> Result<T, Failure>,
+) -> Result<Option<T>, Failure> {
+    let mut all = None;
+    for pid in pids {
+        let one = measure(*pid)?;
+        all = Some(match all {
+            Some(all) => all + one,
+            None => one,
+        });
+    }
+    Ok(all)
 }
 
 /// All threads of `pid`, those that ended included.

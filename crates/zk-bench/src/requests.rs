@@ -1,6 +1,6 @@
 use bytes::BytesMut;
 use zk_proto::acl::Acl;
-use zk_proto::proto::{CreateRequest, GetDataRequest, SetDataRequest};
+use zk_proto::proto::{CreateRequest, GetDataRequest, SetDataRequest, SyncRequest};
 use zk_proto::{OpCode, Record, Xid};
 
 use crate::session::request_frame;
@@ -101,6 +101,12 @@ pub(crate) fn set_frame(xid: Xid, index: u32, value_size: usize) -> BytesMut {
         version: -1,
     };
     request_frame(xid, OpCode::SET_DATA, |out| request.encode(out))
+}
+
+/// Waits until the server is as far as its leader.
+pub(crate) fn sync_frame(xid: Xid) -> BytesMut {
+    let request = SyncRequest { path: Some("/".to_owned()) };
+    request_frame(xid, OpCode::SYNC, |out| request.encode(out))
 }
 
 /// A parent of created znodes.

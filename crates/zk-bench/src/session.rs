@@ -19,12 +19,17 @@ pub(crate) struct Session {
     pub(crate) timeout_ms: i32,
 }
 
-pub(crate) fn resolve(server: &str) -> Result<SocketAddr, Failure> {
+fn resolve(server: &str) -> Result<SocketAddr, Failure> {
     let addresses =
         server.to_socket_addrs().map_err(Failure::io(format!("cannot resolve {server}")))?;
     let mut addresses: Vec<SocketAddr> = addresses.collect();
     addresses.sort_by_key(SocketAddr::is_ipv6);
     addresses.first().copied().ok_or_else(|| Failure::new(format!("{server} has no address")))
+}
+
+/// The addresses of a list with commas; at least one.
+pub(crate) fn resolve_all(servers: &str) -> Result<Vec<SocketAddr>, Failure> {
+    servers.split(',').map(resolve).collect()
 }
 
 /// The session handshake's request, framed.
