@@ -3,6 +3,7 @@
 
 mod common;
 
+use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -113,6 +114,49 @@ fn check_config_tells_what_is_wrong_and_exits_so() {
     assert!(said.contains(":4: warning: nio.numWorkerThreads: "), "{said}");
 }
 
+/// A file of member `id` of three.
+fn member(id: &str) -> Place {
+    let place = Place::new(
+        "initLimit=10\nsyncLimit=5\nserver.1=127.0.0.1:2888:3888\n\
+         server.2=127.0.0.2:2888:3888\nserver.3=127.0.0.3:2888:3888\n",
+    );
+    let data = place.path("data");
+    std::fs::create_dir(&data).unwrap();
+    std::fs::write(data.join("myid"), id).unwrap();
+    place
+}
+
+#[test]
+fn check_config_knows_ensembles() {
+    let place = member("2\n");
+    let (code, said) = check_config(&place.file(), &["--strict"]);
+    assert_eq!(code, 0, "{said}");
+    assert!(
+        said.contains(
+            "an ensemble of 3 participants, of which 1 participant may fail; this is server.2"
+        ) && said.ends_with("1 note\n"),
+        "{said}"
+    );
+    for (my_id, problem) in [
+        ("4\n", "it says 4, but there is no line server.4; there are server.1, server.2, server.3"),
+        ("two\n", "the myid file says `two`; it must be one whole number"),
+        ("", "the myid file is empty"),
+    ] {
+        let (code, said) = check_config(&member(my_id).file(), &[]);
+        assert_eq!(code, 2, "{said}");
+        assert!(said.contains("data/myid:1: error: ") && said.contains(problem), "{said}");
+    }
+    let place = member("1\n");
+    std::fs::remove_file(place.path("data/myid")).unwrap();
+    let (code, said) = check_config(&place.file(), &[]);
+    assert_eq!(code, 2, "{said}");
+    assert!(said.contains("data/myid: error: the file is missing"), "{said}");
+    // What a server makes of it is the same.
+    let (code, log) = place.failure(&mut place.command());
+    assert_eq!(code, Some(2), "{log}");
+    assert!(log.contains("data/myid: error: the file is missing"), "{log}");
+}
+
 #[test]
 fn a_misspelt_key_is_in_the_log_of_a_server_that_starts() {
     let place = Place::new("maxClientCnxn=5\n");
@@ -129,7 +173,9 @@ fn a_bad_configuration_exits_with_2() {
         ("snapCount=many\n", "snapCount"),
         ("tickTime=-5\n", "tickTime"),
         ("clientPort=99999\n", "clientPort"),
-        ("server.1=a:1:2\nserver.2=b:1:2\nserver.3=c:1:2\n", "server"),
+        ("server.1=a:1:2\nserver.2=b:1:2\nserver.3=c:1:2\n", "initLimit"),
+        ("initLimit=5\nsyncLimit=2\nserver.1=a:1:2\nserver.2=b:1:2\nserver.3=c:1:2\n", "myid"),
+        ("initLimit=5\nsyncLimit=2\nsslQuorum=true\nserver.1=a:1:2\nserver.2=b:1:2\n", "sslQuorum"),
     ] {
         let place = Place::new(lines);
         let (code, log) = place.failure(&mut place.command());
@@ -251,6 +297,34 @@ fn flags_in_the_environment_count() {
     let mut client = server.client();
     drop(client.request(OpCode::CREATE, &create("/long", &[0; 3000], 0)));
     assert!(client.is_closed().unwrap());
+}
+
+#[test]
+fn zk_server_sh_tells_the_role_of_a_member() {
+    for (answer, code, said) in [
+        ("Mode: leader", 0, "\nMode: leader\n"),
+        ("Mode: follower", 0, "\nMode: follower\n"),
+        ("Mode: observer", 0, "\nMode: observer\n"),
+        (
+            "This ZooKeeper instance is not currently serving requests",
+            1,
+            "\nError contacting service. It is probably not running.\n",
+        ),
+    ] {
+        let place = member("3\n");
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, place.port)).unwrap();
+        let server = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut word = [0; 4];
+            stream.read_exact(&mut word).unwrap();
+            assert_eq!(&word, b"srvr");
+            stream.write_all(format!("Zookeeper version: x\n{answer}\n").as_bytes()).unwrap();
+        });
+        let output = place.alias("zkServer.sh").arg("status").arg(place.file()).output().unwrap();
+        server.join().unwrap();
+        assert_eq!(output.status.code(), Some(code), "{}", text(&output));
+        assert!(text(&output).contains(said), "{}", text(&output));
+    }
 }
 
 #[test]

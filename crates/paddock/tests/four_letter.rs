@@ -134,6 +134,8 @@ fn only_words_of_the_whitelist_are_answered() {
             assert_eq!(answer, refused(word));
         }
     }
+    // A word of our own, and so on no list.
+    assert!(server.word("quor").starts_with("{\"mode\":\"standalone\","));
     drop(server);
     let listed = ["zookeeper.4lw.commands.whitelist= ruok, stat ,isro"];
     let server = Server::start(data.path(), &listed);
@@ -142,6 +144,7 @@ fn only_words_of_the_whitelist_are_answered() {
     assert!(server.word("stat").contains("\nClients:\n"));
     assert!(server.word("srvr").contains("\nMode: standalone\n"));
     assert_eq!(server.word("mntr"), refused("mntr"));
+    assert_eq!(server.word("quor"), refused("quor"));
 }
 
 #[test]

@@ -11,11 +11,11 @@ use crate::key::{Feature, Status};
 use crate::my_id::{MAX_EXTENDED_SERVER_ID, parse_my_id};
 use crate::server_config::{
     AdminConfig, AuthConfig, AuthProvider, ClientAuth, ConnectionThrottle, FOUR_LETTER_WORDS,
-    FourLetterWhitelist, ImportConfig, Limits, MetricsConfig, MetricsProvider, PROMETHEUS_PROVIDER,
-    SaslConfig, Secret, ServerConfig, StorageConfig, StoreFile, TlsConfig, TlsEndpoint, TlsStores,
-    TreeConfig,
+    FourLetterWhitelist, ImportConfig, Limits, MetricsConfig, MetricsProvider, PADDOCK_WORDS,
+    PROMETHEUS_PROVIDER, SaslConfig, Secret, ServerConfig, StorageConfig, StoreFile, TlsConfig,
+    TlsEndpoint, TlsStores, TreeConfig,
 };
-use crate::settings::{NamedText, Settings, Source, Sources, default_value};
+use crate::settings::{NamedText, Settings, Source, Sources};
 use crate::suggest::nearest;
 
 const DEFAULT_PROVIDER: &str = "org.apache.zookeeper.metrics.impl.DefaultMetricsProvider";
@@ -35,7 +35,7 @@ pub(crate) fn build(
     }
     let my_id = sources.my_id.as_ref().and_then(|file| builder.my_id(file));
     let ensemble = builder.ensemble(sources);
-    builder.membership(&ensemble, my_id);
+    builder.membership(&ensemble, my_id, sources);
     let (client_listener, secure_client_listener) = builder.listeners(&ensemble, my_id);
     let (min_session_timeout_ms, max_session_timeout_ms) = builder.session_timeouts();
     let metrics = builder.metrics();
@@ -255,14 +255,19 @@ impl Builder<'_> {
     fn four_letter_words(&mut self) -> FourLetterWhitelist {
         const KEY: &str = "4lw.commands.whitelist";
         let mut words = BTreeSet::from(["srvr"]);
+        let listed = self.settings.list(KEY);
+        if !self.settings.is_set(KEY) {
+            words.extend(PADDOCK_WORDS);
+        }
+        let known = || FOUR_LETTER_WORDS.iter().chain(&PADDOCK_WORDS);
         // Upstream, and only upstream's clients in read-only mode need it.
         if self.settings.bool("readonlymode.enabled") {
             words.insert("isro");
         }
-        for word in self.settings.list(KEY) {
+        for word in listed {
             if word == "*" {
-                words.extend(FOUR_LETTER_WORDS);
-            } else if let Some(known) = FOUR_LETTER_WORDS.iter().find(|known| **known == word) {
+                words.extend(known());
+            } else if let Some(known) = known().find(|known| **known == word) {
                 words.insert(known);
             } else {
                 let source = self.settings.source(KEY);
@@ -273,9 +278,9 @@ impl Builder<'_> {
                     key: Some(KEY.to_owned()),
                     message: format!(
                         "`{word}` is no four-letter word; known: {}",
-                        FOUR_LETTER_WORDS.join(", ")
+                        known().copied().collect::<Vec<_>>().join(", ")
                     ),
-                    suggestion: nearest(&word, FOUR_LETTER_WORDS).map(str::to_owned),
+                    suggestion: nearest(&word, known().copied()).map(str::to_owned),
                 });
             }
         }
@@ -584,9 +589,6 @@ impl Builder<'_> {
             },
             quorum_listen_on_all_ips: settings.bool("quorumListenOnAllIPs"),
             peer_type: observer(settings.text("peerType")),
-            // The system property and the key of the file mean the same; either switches it off.
-            observer_sync_enabled: settings.bool("syncEnabled")
-                && settings.bool("observer.syncEnabled"),
             observer_master_port: settings.port("observerMasterPort").filter(|port| *port > 0),
             observer_master_size_limit_bytes: settings.u32("observerMaster.sizeLimit"),
             local_sessions_enabled: settings.bool("localSessionsEnabled"),
@@ -610,17 +612,12 @@ impl Builder<'_> {
             min_notification_interval_ms: settings.u32("fastleader.minNotificationInterval"),
             max_notification_interval_ms: settings.u32("fastleader.maxNotificationInterval"),
             leader_serves: settings.bool("leaderServes"),
-            leader_max_time_to_wait_for_epoch_ms: settings
-                .optional_u32("leader.maxTimeToWaitForEpoch"),
             leader_max_concurrent_snap_syncs: settings.u32("leader.maxConcurrentSnapSyncs"),
-            leader_max_concurrent_diff_syncs: settings.u32("leader.maxConcurrentDiffSyncs"),
             leader_connect_delay_during_retry_ms: settings.u32("leaderConnectDelayDuringRetryMs"),
-            observer_reconnect_delay_ms: settings.u64("observer.reconnectDelayMs"),
-            observer_election_delay_ms: settings.u64("observer.election.DelayMs"),
             commit_log_count: self.raised("commitLogCount", 500),
             snapshot_size_factor,
             force_snapshot_sync: settings.bool("forceSnapshotSync"),
-            enable_eager_acl_check: settings.bool("enableEagerACLCheck"),
+            db_autocreate: settings.bool("db.autocreate"),
         }
     }
 
@@ -636,13 +633,10 @@ impl Builder<'_> {
 
     /// The checks of `QuorumPeerConfig.parseDynamicConfig` and `checkValidity`, and what this
     /// version cannot do yet.
-    fn membership(&mut self, ensemble: &EnsembleConfig, my_id: Option<u64>) {
+    fn membership(&mut self, ensemble: &EnsembleConfig, my_id: Option<u64>, sources: &Sources) {
         let voters: Vec<&Member> = ensemble.voters().collect();
         let observers = ensemble.members.len() - voters.len();
-        let first_line = |member: Option<&Member>| {
-            member.map_or_else(String::new, |member| format!("server.{}", member.id))
-        };
-        let first = first_line(ensemble.members.values().next());
+        let first = ensemble.members.values().next().map_or_else(String::new, Member::key);
         if voters.is_empty() && observers > 0 {
             self.error(&first, "there are observers but no participants");
         } else if voters.is_empty() && !ensemble.standalone_enabled {
@@ -669,28 +663,18 @@ impl Builder<'_> {
             for member in &voters {
                 if !ensemble.groups.values().any(|group| group.contains(&member.id)) {
                     self.error(
-                        &first_line(Some(member)),
+                        &member.key(),
                         "with groups or weights every participant must be in a group",
                     );
                 }
             }
         }
         if ensemble.is_distributed() {
-            for (key, value) in
-                [("initLimit", ensemble.init_limit_ticks), ("syncLimit", ensemble.sync_limit_ticks)]
-            {
-                if value == 0 {
-                    self.error(key, "not set; an ensemble needs it");
-                }
-            }
-        }
-        if ensemble.has_peers() {
-            let message = format!(
-                "{} servers are listed, but this version runs standalone only; started like this, each would be a service \
-                 of its own",
-                ensemble.members.len()
-            );
-            self.error(&first, message);
+            self.limits_between_members(ensemble);
+            self.identities(ensemble);
+            self.addresses(ensemble);
+            self.keys_between_members(ensemble);
+            self.own_membership(ensemble, my_id, sources);
         } else {
             if let (Some(id), Some(only)) = (my_id, ensemble.members.keys().next())
                 && *only != id
@@ -704,15 +688,189 @@ impl Builder<'_> {
         }
     }
 
+    fn limits_between_members(&mut self, ensemble: &EnsembleConfig) {
+        for (key, value) in
+            [("initLimit", ensemble.init_limit_ticks), ("syncLimit", ensemble.sync_limit_ticks)]
+        {
+            if value == 0 {
+                self.error(key, "not set; an ensemble needs it");
+            }
+        }
+        let (min, max) =
+            (ensemble.min_notification_interval_ms, ensemble.max_notification_interval_ms);
+        if min > max {
+            self.error(
+                "fastleader.minNotificationInterval",
+                format!("{min} ms exceeds fastleader.maxNotificationInterval, {max} ms"),
+            );
+        }
+        if !ensemble.db_autocreate {
+            self.warning(
+                "db.autocreate",
+                "an empty member without the file `initialize` in dataDir refrains from voting only \
+                 once another member shows data",
+            );
+        }
+    }
+
+    /// Ids end up in the first byte of session ids: two members with the same byte would give the
+    /// same ids to their sessions.
+    fn identities(&mut self, ensemble: &EnsembleConfig) {
+        let mut bytes: BTreeMap<u64, u64> = BTreeMap::new();
+        for member in ensemble.members.values() {
+            if let Some(other) = bytes.insert(member.id & 0xff, member.id) {
+                let message = format!(
+                    "its sessions would have the ids of those of server.{other}: use ids from 1 to 255"
+                );
+                self.error(&member.key(), message);
+            } else if member.id > 255 {
+                self.warning(&member.key(), "the id is not between 1 and 255");
+            }
+        }
+    }
+
+    /// Every port of every member is its own.
+    fn addresses(&mut self, ensemble: &EnsembleConfig) {
+        let mut taken: BTreeMap<(String, u16), String> = BTreeMap::new();
+        for member in ensemble.members.values() {
+            if member.addresses.len() > 1 {
+                self.error(&member.key(), "several addresses are not supported yet; keep one");
+            }
+            let mut ports = Vec::new();
+            for address in &member.addresses {
+                ports.push((&address.host, address.quorum_port, "quorum port"));
+                ports.push((&address.host, address.election_port, "election port"));
+            }
+            if let Some(first) = member.addresses.first() {
+                let mut client = |listener: Option<&Listener>, what| {
+                    // A client address of its own says nothing about which machine it is on.
+                    let here = listener.filter(|client| {
+                        client.is_any_address() || client.host.as_ref() == Some(&first.host)
+                    });
+                    ports.extend(here.map(|client| (&first.host, client.port, what)));
+                };
+                client(member.client.as_ref(), "client port");
+                client(member.secure_client.as_ref(), "secure client port");
+            }
+            for (host, port, what) in ports {
+                let owner = format!("the {what} of {}", member.key());
+                let place = (host.to_ascii_lowercase(), port);
+                if let Some(other) = taken.insert(place, owner.clone()) {
+                    let message = format!("{host}:{port} is {other} and {owner}");
+                    self.error(&member.key(), message);
+                }
+            }
+        }
+    }
+
+    /// What is not there yet, or not needed: the graver, the louder.
+    fn keys_between_members(&mut self, ensemble: &EnsembleConfig) {
+        let mut waiting: BTreeMap<(bool, Feature), Vec<(&str, &Source)>> = BTreeMap::new();
+        let settings = self.settings;
+        for (key, setting) in settings.asking_between_members() {
+            match setting.info.status {
+                Status::Honoured => {}
+                Status::NoEffect(reason) => {
+                    let message = format!("no effect in Paddock: {reason}");
+                    self.report(Severity::Warning, setting.source.clone(), Some(key), message);
+                }
+                Status::Later(feature) => {
+                    let refused = setting.info.restricts && ensemble.has_peers();
+                    waiting.entry((refused, feature)).or_default().push((key, &setting.source));
+                }
+            }
+        }
+        for ((refused, feature), keys) in waiting {
+            let mut keys = keys.into_iter();
+            let Some((first, source)) = keys.next() else { continue };
+            let mut message = if refused {
+                let danger = match feature {
+                    Feature::HierarchicalQuorums => "count quorums otherwise than was meant",
+                    _ => "trust everybody who reaches the quorum ports", // what keeps somebody out
+                };
+                format!(
+                    "not supported yet, it comes with {}; starting without it would {danger}",
+                    feature.comes_with()
+                )
+            } else {
+                later(feature)
+            };
+            let others: Vec<&str> = keys.map(|(key, _)| key).collect();
+            if !others.is_empty() {
+                message.push_str(&format!(" (and with it {})", others.join(", ")));
+            }
+            let severity = if refused { Severity::Error } else { Severity::Warning };
+            self.report(severity, source.clone(), Some(first), message);
+        }
+    }
+
+    /// Which of the members this is.
+    fn own_membership(&mut self, ensemble: &EnsembleConfig, my_id: Option<u64>, sources: &Sources) {
+        let place = |line| Source { file: sources.my_id_name(), line };
+        let Some(id) = my_id else {
+            // A file that is there and wrong, or that cannot be read, is reported already.
+            if sources.my_id.is_none() && !sources.my_id_unreadable {
+                let message = "the file is missing; write the number N of this machine's server.N line into it";
+                self.report(Severity::Error, place(None), None, message);
+            }
+            return;
+        };
+        let Some(member) = ensemble.members.get(&id) else {
+            let lines: Vec<String> = ensemble.members.values().map(Member::key).collect();
+            let message = format!(
+                "it says {id}, but there is no line server.{id}; there are {}",
+                lines.join(", ")
+            );
+            self.report(Severity::Error, place(Some(1)), None, message);
+            return;
+        };
+        if member.role != ensemble.peer_type {
+            let (is, says) = (member.role.as_str(), ensemble.peer_type.as_str());
+            if self.settings.is_set("peerType") {
+                let message =
+                    format!("says {says}, but the line of server.{id} says {is}: the line counts");
+                self.warning("peerType", message);
+            } else {
+                let message = format!("ZooKeeper wants peerType={is} beside this line");
+                self.report(
+                    Severity::Note,
+                    self.settings.source(&member.key()),
+                    Some(&member.key()),
+                    message,
+                );
+            }
+        }
+        let voters = ensemble.voters().count();
+        let observers = ensemble.members.len() - voters;
+        let count = |number: usize, what: &str| match number {
+            1 => format!("1 {what}"),
+            _ => format!("{number} {what}s"), // the plural
+        };
+        let mut message = format!("an ensemble of {}", count(voters, "participant"));
+        if observers > 0 {
+            message.push_str(&format!(" and {}", count(observers, "observer")));
+        }
+        message.push_str(&format!(
+            ", of which {} may fail; this is server.{id}, {}",
+            match voters.saturating_sub(1) / 2 {
+                0 => "none".to_owned(),
+                spare => count(spare, "participant"),
+            },
+            match member.role {
+                Role::Participant => "a participant",
+                Role::Observer => "an observer",
+            }
+        ));
+        self.report(Severity::Note, self.settings.source(""), None, message);
+    }
+
     /// One note for all keys that matter between members, as ZooKeeper ignores them silently when
     /// alone.
     fn unused_ensemble_keys(&mut self) {
         let unused: Vec<&str> = self
             .settings
-            .iter()
-            .filter(|(_, setting)| setting.info.status == Status::Later(Feature::Ensemble))
+            .asking_between_members()
             .filter(|(_, setting)| !matches!(setting.info.name, "server.*" | "dynamicConfigFile"))
-            .filter(|(_, setting)| default_value(setting.info).as_ref() != Some(&setting.value))
             .map(|(key, _)| key)
             .collect();
         if !unused.is_empty() {

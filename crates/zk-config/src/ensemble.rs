@@ -42,6 +42,17 @@ pub enum Role {
     Observer,
 }
 
+impl Role {
+    /// As a server line has it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Participant => "participant",
+            Self::Observer => "observer",
+        }
+    }
+}
+
 /// One address of a member.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MemberAddress {
@@ -97,6 +108,18 @@ pub enum MemberError {
 }
 
 impl Member {
+    /// The key of its line, `server.N`.
+    #[must_use]
+    pub fn key(&self) -> String {
+        format!("server.{}", self.id)
+    }
+
+    /// Its address; of several the first.
+    #[must_use]
+    pub fn address(&self) -> &MemberAddress {
+        self.addresses.first().expect("a line without an address does not parse")
+    }
+
     /// Parses the value of `server.<id>`.
     ///
     /// # Errors
@@ -144,6 +167,40 @@ impl Member {
             addresses.push(MemberAddress { host: (*host).to_owned(), quorum_port, election_port });
         }
         Ok(Self { id, addresses, role: role.unwrap_or(Role::Participant), client, secure_client })
+    }
+}
+
+/// The value of the line as ZooKeeper writes it (`QuorumServer.toString`), which every member must
+/// write alike: the role is there, and a client address only if the line names one.
+impl fmt::Display for Member {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut addresses: Vec<&MemberAddress> = self.addresses.iter().collect();
+        addresses.sort_by(|a, b| a.host.cmp(&b.host));
+        for (index, address) in addresses.into_iter().enumerate() {
+            let separator = if index == 0 { "" } else { "|" };
+            write!(f, "{separator}{address}")?;
+        }
+        write!(f, ":{}", self.role.as_str())?;
+        if let Some(client) = &self.client {
+            write!(f, ";{client}")?;
+        }
+        if let Some(secure) = &self.secure_client {
+            let separator = if self.client.is_none() { ";;" } else { ";" };
+            write!(f, "{separator}{secure}")?;
+        }
+        Ok(())
+    }
+}
+
+/// `host:quorumPort:electionPort`, an IPv6 address in brackets.
+impl fmt::Display for MemberAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { host, quorum_port, election_port } = self;
+        if host.contains(':') {
+            write!(f, "[{host}]:{quorum_port}:{election_port}")
+        } else {
+            write!(f, "{host}:{quorum_port}:{election_port}")
+        }
     }
 }
 
@@ -218,8 +275,6 @@ pub struct EnsembleConfig {
     pub quorum_listen_on_all_ips: bool,
     /// The role by `peerType`; the server line of this member goes before it.
     pub peer_type: Role,
-    /// Observers keep their data on disk.
-    pub observer_sync_enabled: bool,
     /// Port on which followers feed observers.
     pub observer_master_port: Option<u16>,
     /// Bytes a follower buffers for observers.
@@ -258,26 +313,18 @@ pub struct EnsembleConfig {
     pub max_notification_interval_ms: u32,
     /// The leader accepts clients.
     pub leader_serves: bool,
-    /// How long a leader waits for followers; none for no limit.
-    pub leader_max_time_to_wait_for_epoch_ms: Option<u32>,
     /// Followers fed a snapshot at once.
     pub leader_max_concurrent_snap_syncs: u32,
-    /// Followers fed a difference at once.
-    pub leader_max_concurrent_diff_syncs: u32,
     /// Time between attempts to reach the leader.
     pub leader_connect_delay_during_retry_ms: u32,
-    /// Longest random wait before an observer reconnects.
-    pub observer_reconnect_delay_ms: u64,
-    /// Wait of an observer before it asks for the leader.
-    pub observer_election_delay_ms: u64,
     /// Recent transactions kept for members that lag.
     pub commit_log_count: u32,
     /// Share of the tree's size up to which a lagging member is fed from the log; below 0 never.
     pub snapshot_size_factor: f64,
     /// Always feed a whole snapshot.
     pub force_snapshot_sync: bool,
-    /// Check ACLs of writes before they go to the leader.
-    pub enable_eager_acl_check: bool,
+    /// `false`: a member that is empty must not vote unless a file `initialize` is in its data folder.
+    pub db_autocreate: bool,
 }
 
 /// SASL between members.
@@ -308,6 +355,12 @@ impl EnsembleConfig {
     pub fn is_distributed(&self) -> bool {
         let voters = self.voters().count();
         voters > 1 || (voters > 0 && !self.standalone_enabled)
+    }
+
+    /// The membership as ZooKeeper writes it (facts, section 3.11), a line for each member by id,
+    /// each with a line end, without the version.
+    pub fn text(&self) -> String {
+        self.members.values().map(|member| format!("{}={member}\n", member.key())).collect()
     }
 
     /// Whether there is any other server to work with.

@@ -94,8 +94,20 @@ pub(crate) fn range(min: i64, max: i64) -> String {
 /// A part of ZooKeeper that Paddock gains in a later version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Feature {
-    /// Several servers: election, replication, observers, reconfiguration.
-    Ensemble,
+    /// TLS and SASL between members.
+    QuorumSecurity,
+    /// Members that come and go while servers run.
+    Reconfiguration,
+    /// Followers that feed observers.
+    ObserverMasters,
+    /// Sessions that only one member knows.
+    LocalSessions,
+    /// Groups and weights.
+    HierarchicalQuorums,
+    /// Several addresses for a member.
+    MultiAddress,
+    /// An oracle that decides between two members.
+    Oracle,
     /// TLS for clients and x509 identities.
     Tls,
     /// SASL: DIGEST-MD5 and Kerberos.
@@ -114,7 +126,13 @@ impl Feature {
     /// What the key waits for, completing "has no effect yet: it comes with ...".
     pub fn comes_with(self) -> &'static str {
         match self {
-            Self::Ensemble => "ensembles",
+            Self::QuorumSecurity => "TLS and SASL between members",
+            Self::Reconfiguration => "dynamic reconfiguration",
+            Self::ObserverMasters => "observer masters",
+            Self::LocalSessions => "local sessions",
+            Self::HierarchicalQuorums => "hierarchical quorums",
+            Self::MultiAddress => "members with several addresses",
+            Self::Oracle => "the oracle for two members",
             Self::Tls => "TLS",
             Self::Sasl => "SASL authentication",
             Self::AdminServer => "the AdminServer",
@@ -151,13 +169,15 @@ pub struct KeyInfo {
     pub status: Status,
     /// One line for the documentation.
     pub doc: &'static str,
-    /// Set away from its default the key closes the server to somebody. While it is not honoured
+    /// Set away from its default the key closes the server to somebody, or asks for other quorums. While it is not honoured
     /// such a configuration is refused, because ignoring it would open what the operator wanted
     /// closed.
     pub restricts: bool,
     /// Start scripts set it by themselves and nothing is lost without it: worth a note, not a
     /// warning.
     pub aside: bool,
+    /// It matters between members alone: a standalone server has no use for it.
+    pub between_members: bool,
 }
 
 impl KeyInfo {

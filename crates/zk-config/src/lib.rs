@@ -64,9 +64,9 @@ pub use my_id::{MAX_EXTENDED_SERVER_ID, MyIdError, parse_my_id};
 pub use properties::{Properties, PropertiesProblem, Property};
 pub use server_config::{
     AdminConfig, AuthConfig, AuthProvider, ClientAuth, ConnectionThrottle, FOUR_LETTER_WORDS,
-    FourLetterWhitelist, ImportConfig, Limits, MetricsConfig, MetricsProvider, PROMETHEUS_PROVIDER,
-    SaslConfig, Secret, ServerConfig, StorageConfig, StoreFile, TlsConfig, TlsEndpoint, TlsStores,
-    TreeConfig,
+    FourLetterWhitelist, ImportConfig, Limits, MetricsConfig, MetricsProvider, PADDOCK_WORDS,
+    PROMETHEUS_PROVIDER, SaslConfig, Secret, ServerConfig, StorageConfig, StoreFile, TlsConfig,
+    TlsEndpoint, TlsStores, TreeConfig,
 };
 pub use settings::{Source, Sources};
 pub use table::KEYS;

@@ -73,11 +73,19 @@ impl Sources {
                 Ok(text) => self = self.my_id(&my_id.display().to_string(), &text),
                 Err(error) if error.is_absent() => {}
                 // Whoever checks a file need not be allowed to read the data.
-                Err(error) => problems.push(unreadable(Severity::Warning, &error)),
+                Err(error) => {
+                    self.my_id_unreadable = true;
+                    problems.push(unreadable(Severity::Warning, &error));
+                }
             }
         }
+        let needs_my_id = self.my_id_unreadable;
         let mut loaded = self.load();
-        for problem in problems {
+        let distributed = loaded.config.as_ref().is_some_and(|c| c.ensemble.is_distributed());
+        for mut problem in problems {
+            if needs_my_id && distributed {
+                problem.severity = Severity::Error; // a member that does not know which one it is
+            }
             loaded.diagnostics.push(problem);
         }
         loaded

@@ -41,6 +41,9 @@ pub const FOUR_LETTER_WORDS: [&str; 18] = [
     "srvr", "stat", "stmk", "wchc", "wchp", "wchs",
 ];
 
+/// Words of Paddock's own. They are on the list unless there is one that names other words.
+pub const PADDOCK_WORDS: [&str; 1] = ["quor"];
+
 /// The four-letter words that are answered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FourLetterWhitelist {
@@ -419,6 +422,13 @@ pub const PROMETHEUS_PROVIDER: &str =
     "org.apache.zookeeper.metrics.prometheus.PrometheusMetricsProvider";
 
 impl ServerConfig {
+    /// Which member of the ensemble this is; none for a standalone server. The line of that id is in
+    /// `ensemble.members`: a configuration without it is refused.
+    pub fn member_id(&self) -> Option<u64> {
+        self.my_id
+            .filter(|id| self.ensemble.is_distributed() && self.ensemble.members.contains_key(id))
+    }
+
     /// The configuration of a start without a file: see [`Sources::embedded`].
     pub fn embedded_default(data_dir: Option<&str>) -> Self {
         let config = Sources::embedded(data_dir).load().config;

@@ -2,10 +2,11 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 use crate::diagnostic::{Diagnostic, Diagnostics, Severity};
 use crate::jvm_flags::{JvmFlags, split_define};
-use crate::key::{Feature, KeyInfo, Kind, Origin, Status, find_key};
+use crate::key::{KeyInfo, Kind, Origin, Status, find_key};
 use crate::properties::{Properties, PropertiesProblem};
 use crate::suggest::nearest;
 use crate::table::KEYS;
@@ -50,6 +51,7 @@ pub struct Sources {
     pub(crate) file: Option<NamedText>,
     pub(crate) dynamic_file: Option<NamedText>,
     pub(crate) my_id: Option<NamedText>,
+    pub(crate) my_id_unreadable: bool,
     defines: Vec<Define>,
     overrides: Vec<(String, String, String)>,
     other_flags: Vec<(String, Vec<String>)>,
@@ -154,6 +156,17 @@ impl Sources {
     /// names.
     pub fn peek(&self, key: &str) -> Option<String> {
         self.settle(&mut Diagnostics::new()).raw(key).map(str::to_owned)
+    }
+
+    /// The file in which the server's id belongs, for messages.
+    pub(crate) fn my_id_name(&self) -> String {
+        match &self.my_id {
+            Some(file) => file.name.clone(),
+            None => {
+                let data_dir = self.peek("dataDir").unwrap_or_default();
+                Path::new(&data_dir).join("myid").display().to_string()
+            }
+        }
     }
 
     /// Names of all sources in the order they are reported.
@@ -264,6 +277,10 @@ impl Merge<'_> {
         for problem in &properties.problems {
             let (severity, key) = match problem {
                 PropertiesProblem::BadUnicodeEscape { .. } => (Severity::Error, None),
+                // A slip with a number, which leaves this server with other members than the rest.
+                PropertiesProblem::Duplicate { key, .. } if is_membership(key) => {
+                    (Severity::Error, Some(key.as_str()))
+                }
                 PropertiesProblem::Duplicate { key, .. }
                 | PropertiesProblem::NoSeparator { key, .. } => {
                     (Severity::Warning, Some(key.as_str()))
@@ -471,11 +488,14 @@ impl Merge<'_> {
         Settings { values, rejected, main_name, used: RefCell::new(BTreeSet::new()) }
     }
 
-    /// Says when a value that asks for something gets nothing. Keys of the ensemble wait until it
-    /// is known whether there is one.
+    /// Says when a value that asks for something gets nothing. Keys that matter between members wait
+    /// until it is known whether there are any.
     fn report_status(&mut self, key: &str, info: &KeyInfo, source: &Source) {
+        if info.between_members {
+            return;
+        }
         let (severity, message) = match info.status {
-            Status::Honoured | Status::Later(Feature::Ensemble) => return,
+            Status::Honoured => return,
             Status::NoEffect(reason) if info.aside => {
                 (Severity::Note, format!("no effect: {reason}"))
             }
@@ -562,6 +582,14 @@ impl Settings {
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &Setting)> {
         self.values.iter().map(|(key, setting)| (key.as_str(), setting))
+    }
+
+    /// The settings of keys that matter between members and differ from their defaults.
+    pub(crate) fn asking_between_members(&self) -> impl Iterator<Item = (&str, &Setting)> {
+        self.iter().filter(|(_, setting)| {
+            setting.info.between_members
+                && default_value(setting.info).as_ref() != Some(&setting.value)
+        })
     }
 
     /// The settings under a pattern such as `server.*`, with the part that the star stands for.

@@ -31,7 +31,17 @@ const fn row(
     status: Status,
     doc: &'static str,
 ) -> KeyInfo {
-    KeyInfo { name, kind, default, origin, status, doc, restricts: false, aside: false }
+    KeyInfo {
+        name,
+        kind,
+        default,
+        origin,
+        status,
+        doc,
+        restricts: false,
+        aside: false,
+        between_members: false,
+    }
 }
 const fn aside(
     name: &'static str,
@@ -40,10 +50,17 @@ const fn aside(
     status: Status,
     doc: &'static str,
 ) -> KeyInfo {
-    KeyInfo { name, kind, default: "", origin, status, doc, restricts: false, aside: true }
+    let mut info = row(name, kind, "", origin, status, doc);
+    info.aside = true;
+    info
 }
 const fn restricting(mut info: KeyInfo) -> KeyInfo {
     info.restricts = true;
+    info
+}
+
+const fn between(mut info: KeyInfo) -> KeyInfo {
+    info.between_members = true;
     info
 }
 
@@ -68,7 +85,20 @@ const THROTTLER: Status = NoEffect(
 );
 const COMMIT: Status =
     NoEffect("a sync takes every request that waits; nothing is delayed to fill a batch");
-const ENSEMBLE: Status = Later(Feature::Ensemble);
+const QUORUM_SECURITY: Status = Later(Feature::QuorumSecurity);
+const RECONFIG: Status = Later(Feature::Reconfiguration);
+const OBSERVER_MASTERS: Status = Later(Feature::ObserverMasters);
+const LOCAL_SESSIONS: Status = Later(Feature::LocalSessions);
+const HIERARCHY: Status = Later(Feature::HierarchicalQuorums);
+const ADDRESSES: Status = Later(Feature::MultiAddress);
+const ORACLE: Status = Later(Feature::Oracle);
+const OBSERVER_DISK: Status = NoEffect("an observer keeps its data on disk as every member does");
+const OBSERVER_HASTE: Status =
+    NoEffect("an observer that has lost its leader looks for one at once");
+const EAGER_ACL: Status = NoEffect("the leader checks the ACLs of every write");
+const DIFF_SYNCS: Status =
+    NoEffect("differences come from memory or straight from the log, for any number of learners");
+const EPOCH_WAIT: Status = NoEffect("a leader waits initLimit for a quorum to follow it");
 const TLS: Status = Later(Feature::Tls);
 const SASL: Status = Later(Feature::Sasl);
 const ADMIN: Status = Later(Feature::AdminServer);
@@ -90,7 +120,7 @@ pub const KEYS: &[KeyInfo] = &[
     row("nio.sessionlessCnxnTimeout", at_least(1), "10000", Property, Honoured, "Milliseconds a connection may stay without a session."),
     row("maxClientCnxns", at_least(0), "60", File, Honoured, "Connections allowed from one address; 0 for no limit."),
     row("maxCnxns", INT, "0", Property, Honoured, "Connections allowed in all; 0 for no limit."),
-    row("4lw.commands.whitelist", List, "", Property, Honoured, "Four-letter words that are answered, or `*`; `srvr` always is."),
+    row("4lw.commands.whitelist", List, "", Property, Honoured, "Four-letter words that are answered, or `*`; `srvr` always is, and `quor` while nothing is named."),
 
     // Time.
     row("tickTime", at_least(1), "3000", File, Honoured, "Milliseconds of a tick, the unit of timeouts."),
@@ -110,7 +140,7 @@ pub const KEYS: &[KeyInfo] = &[
     row("fsync.warningthresholdms", long_at_least(0), "1000", PropertyOrBare, Honoured, "Milliseconds after which a slow sync is logged."),
     row("digest.enabled", Bool, "true", Property, Honoured, "Keep a digest of the tree and compare it."),
     row("datadir.autocreate", Bool, "true", Property, Honoured, "Create the folders when they are missing."),
-    row("db.autocreate", Bool, "true", Property, NoEffect("a server without peers may always start empty; with peers it comes with ensembles"), "`false` refuses to start a member empty unless a file `initialize` is there."),
+    between(row("db.autocreate", Bool, "true", Property, Honoured, "`false`: a member that is empty does not vote unless a file `initialize` is in dataDir.")),
     row("flushDelay", long_at_least(0), "0", Property, COMMIT, "Milliseconds a sync may be delayed to gather requests."),
     row("maxWriteQueuePollTime", LONG, "", Property, COMMIT, "Milliseconds to wait for more requests before a sync."),
     row("maxBatchSize", INT, "1000", Property, COMMIT, "Requests after which a sync is due."),
@@ -141,7 +171,7 @@ pub const KEYS: &[KeyInfo] = &[
     row("connection_throttle_decrease_ratio", RATIO, "0", Property, Honoured, "Share of a full bucket from which the drop probability falls."),
     row("connection_throttle_weight_enabled", Bool, "false", Property, Honoured, "Charge new, local and renewed sessions differently."),
     row("connection_throttle_global_session_weight", at_least(1), "3", Property, Honoured, "Tokens of a new session."),
-    row("connection_throttle_local_session_weight", at_least(1), "1", Property, ENSEMBLE, "Tokens of a new local session."),
+    between(row("connection_throttle_local_session_weight", at_least(1), "1", Property, LOCAL_SESSIONS, "Tokens of a new local session.")),
     row("connection_throttle_renew_session_weight", at_least(1), "2", Property, Honoured, "Tokens of a renewed session."),
 
     // The tree.
@@ -158,7 +188,7 @@ pub const KEYS: &[KeyInfo] = &[
     row("DigestAuthenticationProvider.enabled", Bool, "true", Property, Honoured, "Offer the digest scheme."),
     row("DigestAuthenticationProvider.digestAlg", OneOf(&["SHA1", "SHA-1", "SHA-256", "SHA3-256"]), "SHA1", Property, Honoured, "Hash of the digest scheme."),
     row("authProvider.*", Class, "", Property, Honoured, "Class of a further authentication scheme."),
-    row("enableEagerACLCheck", Bool, "false", Property, ENSEMBLE, "Check ACLs of writes before they go to the leader."),
+    between(row("enableEagerACLCheck", Bool, "false", Property, EAGER_ACL, "Check ACLs of writes before they go to the leader.")),
     row("enforce.auth.enabled", Bool, "false", Property, Honoured, "Refuse sessions that are not authenticated."),
     row("enforce.auth.schemes", List, "", Property, Honoured, "Schemes of which one is required."),
     restricting(row("sessionRequireClientSASLAuth", Bool, "false", Property, SASL, "Refuse sessions without SASL.")),
@@ -205,58 +235,58 @@ pub const KEYS: &[KeyInfo] = &[
     row("metricsProvider.ssl.ciphersuites", List, "", File, TLS, "Cipher suites of the metrics endpoint."),
 
     // The ensemble.
-    row("server.*", Member, "", File, ENSEMBLE, "`server.N=host:quorumPort:electionPort[:role][;[host:]clientPort]`, a member of the ensemble."),
-    row("group.*", Group, "", File, ENSEMBLE, "`group.N=id:id:...`, a group of a hierarchical quorum."),
-    row("weight.*", long_at_least(0), "", File, ENSEMBLE, "`weight.N=w`, the votes of member N."),
-    row("dynamicConfigFile", Path, "", File, ENSEMBLE, "File with the server, group and weight lines."),
-    row("standaloneEnabled", Bool, "true", File, ENSEMBLE, "`false` runs even a single member as an ensemble."),
-    row("reconfigEnabled", Bool, "false", File, ENSEMBLE, "Allow dynamic reconfiguration."),
-    row("initLimit", at_least(0), "0", File, ENSEMBLE, "Ticks a member may take to connect and catch up."),
-    row("syncLimit", at_least(0), "0", File, ENSEMBLE, "Ticks a member may lag."),
-    row("connectToLearnerMasterLimit", at_least(0), "0", File, ENSEMBLE, "Ticks to connect to the leader; 0 for initLimit."),
-    row("electionAlg", Kind::Int { min: 3, max: 3 }, "3", File, ENSEMBLE, "Election algorithm; only 3 exists."),
-    row("quorumListenOnAllIPs", Bool, "false", File, ENSEMBLE, "Listen for members on all addresses."),
-    row("peerType", OneOf(&["participant", "observer"]), "participant", File, ENSEMBLE, "Role of this member; the server line decides."),
-    row("syncEnabled", Bool, "true", File, ENSEMBLE, "Observers keep their data on disk."),
-    row("observerMasterPort", INT, "0", File, ENSEMBLE, "Port on which followers feed observers; 0 for none."),
-    row("localSessionsEnabled", Bool, "false", File, ENSEMBLE, "Sessions that only one member knows."),
-    row("localSessionsUpgradingEnabled", Bool, "false", File, ENSEMBLE, "Local sessions become global when they must."),
-    row("oraclePath", Path, "", File, ENSEMBLE, "File of the oracle that decides between two members."),
-    row("multiAddress.enabled", Bool, "false", Property, ENSEMBLE, "Allow several addresses for a member."),
-    row("multiAddress.reachabilityCheckEnabled", Bool, "true", Property, ENSEMBLE, "Probe the addresses of a member."),
-    row("multiAddress.reachabilityCheckTimeoutMs", at_least(0), "1000", Property, ENSEMBLE, "Milliseconds of such a probe."),
-    row("sslQuorum", Bool, "false", File, ENSEMBLE, "TLS between members."),
-    row("portUnification", Bool, "false", File, ENSEMBLE, "Accept plain and TLS connections of members."),
-    row("sslQuorumReloadCertFiles", Bool, "false", File, ENSEMBLE, "Reload the certificates of sslQuorum when they change."),
-    row("quorum.auth.enableSasl", Bool, "false", File, ENSEMBLE, "SASL between members."),
-    row("quorum.auth.serverRequireSasl", Bool, "false", File, ENSEMBLE, "Refuse members without SASL."),
-    row("quorum.auth.learnerRequireSasl", Bool, "false", File, ENSEMBLE, "Demand SASL of the leader."),
-    row("quorum.auth.learner.saslLoginContext", Text, "QuorumLearner", File, ENSEMBLE, "JAAS section of the connecting side."),
-    row("quorum.auth.server.saslLoginContext", Text, "QuorumServer", File, ENSEMBLE, "JAAS section of the accepting side."),
-    row("quorum.auth.kerberos.servicePrincipal", Text, "zkquorum/localhost", File, ENSEMBLE, "Kerberos principal of members."),
+    between(row("server.*", Member, "", File, Honoured, "`server.N=host:quorumPort:electionPort[:role][;[host:]clientPort]`, a member of the ensemble.")),
+    between(restricting(row("group.*", Group, "", File, HIERARCHY, "`group.N=id:id:...`, a group of a hierarchical quorum."))),
+    between(restricting(row("weight.*", long_at_least(0), "", File, HIERARCHY, "`weight.N=w`, the votes of member N."))),
+    between(row("dynamicConfigFile", Path, "", File, Honoured, "File with the server, group and weight lines.")),
+    between(row("standaloneEnabled", Bool, "true", File, Honoured, "`false` runs even a single member as an ensemble.")),
+    between(row("reconfigEnabled", Bool, "false", File, RECONFIG, "Allow dynamic reconfiguration.")),
+    between(row("initLimit", at_least(0), "0", File, Honoured, "Ticks a member may take to connect and catch up.")),
+    between(row("syncLimit", at_least(0), "0", File, Honoured, "Ticks a member may lag.")),
+    between(row("connectToLearnerMasterLimit", at_least(0), "0", File, Honoured, "Ticks to connect to the leader; 0 for initLimit.")),
+    between(row("electionAlg", Kind::Int { min: 3, max: 3 }, "3", File, Honoured, "Election algorithm; only 3 exists.")),
+    between(row("quorumListenOnAllIPs", Bool, "false", File, Honoured, "Listen for members on all addresses.")),
+    between(row("peerType", OneOf(&["participant", "observer"]), "participant", File, Honoured, "Role of this member; the server line decides.")),
+    between(row("syncEnabled", Bool, "true", File, OBSERVER_DISK, "Observers keep their data on disk.")),
+    between(row("observerMasterPort", INT, "0", File, OBSERVER_MASTERS, "Port on which followers feed observers; 0 for none.")),
+    between(row("localSessionsEnabled", Bool, "false", File, LOCAL_SESSIONS, "Sessions that only one member knows.")),
+    between(row("localSessionsUpgradingEnabled", Bool, "false", File, LOCAL_SESSIONS, "Local sessions become global when they must.")),
+    between(row("oraclePath", Path, "", File, ORACLE, "File of the oracle that decides between two members.")),
+    between(row("multiAddress.enabled", Bool, "false", Property, ADDRESSES, "Allow several addresses for a member.")),
+    between(row("multiAddress.reachabilityCheckEnabled", Bool, "true", Property, ADDRESSES, "Probe the addresses of a member.")),
+    between(row("multiAddress.reachabilityCheckTimeoutMs", at_least(0), "1000", Property, ADDRESSES, "Milliseconds of such a probe.")),
+    between(restricting(row("sslQuorum", Bool, "false", File, QUORUM_SECURITY, "TLS between members."))),
+    between(row("portUnification", Bool, "false", File, QUORUM_SECURITY, "Accept plain and TLS connections of members.")),
+    between(row("sslQuorumReloadCertFiles", Bool, "false", File, QUORUM_SECURITY, "Reload the certificates of sslQuorum when they change.")),
+    between(restricting(row("quorum.auth.enableSasl", Bool, "false", File, QUORUM_SECURITY, "SASL between members."))),
+    between(restricting(row("quorum.auth.serverRequireSasl", Bool, "false", File, QUORUM_SECURITY, "Refuse members without SASL."))),
+    between(restricting(row("quorum.auth.learnerRequireSasl", Bool, "false", File, QUORUM_SECURITY, "Demand SASL of the leader."))),
+    between(row("quorum.auth.learner.saslLoginContext", Text, "QuorumLearner", File, QUORUM_SECURITY, "JAAS section of the connecting side.")),
+    between(row("quorum.auth.server.saslLoginContext", Text, "QuorumServer", File, QUORUM_SECURITY, "JAAS section of the accepting side.")),
+    between(row("quorum.auth.kerberos.servicePrincipal", Text, "zkquorum/localhost", File, QUORUM_SECURITY, "Kerberos principal of members.")),
     row("quorum.cnxn.threads.size", INT, "20", File, THREADS, "Threads for SASL between members."),
-    row("cnxTimeout", at_least(1), "5000", Property, ENSEMBLE, "Milliseconds to connect for an election."),
-    row("quorumCnxnTimeoutMs", at_least(-1), "-1", Property, ENSEMBLE, "Milliseconds of silence allowed on an election connection; -1 for tickTime x syncLimit."),
-    row("electionPortBindRetry", at_least(0), "3", Property, ENSEMBLE, "Attempts to bind the election port; 0 for no end."),
-    row("tcpKeepAlive", Bool, "false", Property, ENSEMBLE, "Set SO_KEEPALIVE between members."),
-    row("fastleader.minNotificationInterval", at_least(1), "200", Property, ENSEMBLE, "Shortest milliseconds between votes."),
-    row("fastleader.maxNotificationInterval", at_least(1), "60000", Property, ENSEMBLE, "Longest milliseconds between votes."),
-    row("leaderServes", YesNo, "yes", Property, ENSEMBLE, "`no`: the leader accepts no clients."),
-    row("leader.maxTimeToWaitForEpoch", INT, "-1", Property, ENSEMBLE, "Milliseconds a leader waits for followers; -1 for no limit."),
-    row("leader.maxConcurrentSnapSyncs", at_least(1), "10", Property, ENSEMBLE, "Followers fed a snapshot at once."),
-    row("leader.maxConcurrentDiffSyncs", at_least(1), "100", Property, ENSEMBLE, "Followers fed a difference at once."),
+    between(row("cnxTimeout", at_least(1), "5000", Property, Honoured, "Milliseconds to connect for an election.")),
+    between(row("quorumCnxnTimeoutMs", at_least(-1), "-1", Property, Honoured, "Milliseconds of silence allowed on an election connection; -1 for tickTime x syncLimit.")),
+    between(row("electionPortBindRetry", at_least(0), "3", Property, Honoured, "Attempts to bind the election port; 0 for no end.")),
+    between(row("tcpKeepAlive", Bool, "false", Property, Honoured, "Set SO_KEEPALIVE between members.")),
+    between(row("fastleader.minNotificationInterval", at_least(1), "200", Property, Honoured, "Shortest milliseconds between votes.")),
+    between(row("fastleader.maxNotificationInterval", at_least(1), "60000", Property, Honoured, "Longest milliseconds between votes.")),
+    between(row("leaderServes", YesNo, "yes", Property, Honoured, "`no`: the leader accepts no clients.")),
+    between(row("leader.maxTimeToWaitForEpoch", INT, "-1", Property, EPOCH_WAIT, "Milliseconds a leader waits for followers; -1 for no limit.")),
+    between(row("leader.maxConcurrentSnapSyncs", at_least(1), "10", Property, Honoured, "Followers fed a snapshot at once.")),
+    between(row("leader.maxConcurrentDiffSyncs", at_least(1), "100", Property, DIFF_SYNCS, "Followers fed a difference at once.")),
     row("leader.ackLoggingFrequency", INT, "1000", Property, NoEffect("it spaces out log lines of the Java leader"), "Acknowledgements between log lines."),
     row("leader.closeSocketAsync", Bool, "false", Property, NoEffect("closing a connection never blocks"), "Close follower connections on another thread."),
     row("learner.closeSocketAsync", Bool, "false", Property, NoEffect("closing a connection never blocks"), "Close the leader connection on another thread."),
     row("learner.asyncSending", Bool, "false", Property, NoEffect("sending never blocks"), "Send to the leader from another thread."),
-    row("leaderConnectDelayDuringRetryMs", at_least(0), "100", Property, ENSEMBLE, "Milliseconds between attempts to reach the leader."),
-    row("observer.reconnectDelayMs", long_at_least(0), "0", Property, ENSEMBLE, "Longest random milliseconds before an observer reconnects."),
-    row("observer.election.DelayMs", long_at_least(0), "200", Property, ENSEMBLE, "Milliseconds an observer waits before it asks for the leader."),
-    row("observer.syncEnabled", Bool, "true", Property, ENSEMBLE, "Observers keep their data on disk."),
-    row("observerMaster.sizeLimit", at_least(1), "33554432", Property, ENSEMBLE, "Bytes a follower buffers for observers."),
-    row("commitLogCount", INT, "500", Property, ENSEMBLE, "Recent transactions kept for members that lag; at least 500."),
-    row("snapshotSizeFactor", Kind::Float { min: f64::MIN, max: f64::MAX }, "0.33", Property, ENSEMBLE, "Share of the tree's size up to which a lagging member is fed from the log; below 0 never."),
-    row("forceSnapshotSync", Bool, "false", Property, ENSEMBLE, "Always feed a whole snapshot."),
+    between(row("leaderConnectDelayDuringRetryMs", at_least(0), "100", Property, Honoured, "Milliseconds between attempts to reach the leader.")),
+    between(row("observer.reconnectDelayMs", long_at_least(0), "0", Property, OBSERVER_HASTE, "Longest random milliseconds before an observer reconnects.")),
+    between(row("observer.election.DelayMs", long_at_least(0), "200", Property, OBSERVER_HASTE, "Milliseconds an observer waits before it asks for the leader.")),
+    between(row("observer.syncEnabled", Bool, "true", Property, OBSERVER_DISK, "Observers keep their data on disk.")),
+    between(row("observerMaster.sizeLimit", at_least(1), "33554432", Property, OBSERVER_MASTERS, "Bytes a follower buffers for observers.")),
+    between(row("commitLogCount", INT, "500", Property, Honoured, "Recent transactions kept for members that lag; at least 500.")),
+    between(row("snapshotSizeFactor", Kind::Float { min: f64::MIN, max: f64::MAX }, "0.33", Property, Honoured, "Share of the tree's size up to which a lagging member is fed from the log; below 0 never.")),
+    between(row("forceSnapshotSync", Bool, "false", Property, Honoured, "Always feed a whole snapshot.")),
     row("forward_learner_requests_to_commit_processor_disabled", Bool, "false", Property, NoEffect("the leader does not queue requests of other members"), "Keep requests of other members out of the leader's queue."),
     row("follower.skipLearnerRequestToNextProcessor", Bool, "false", Property, NoEffect("a follower does not queue requests of observers"), "Keep requests of observers out of a follower's queue."),
     row("readonlymode.enabled", Bool, "false", Bare, Later(Feature::ReadOnly), "Serve read-only clients without a quorum."),
@@ -285,25 +315,25 @@ pub const KEYS: &[KeyInfo] = &[
     row("ssl.handshakeDetectionTimeoutMillis", at_least(1), "5000", Property, TLS, "Milliseconds to recognise TLS on a unified port."),
     row("ssl.sslProvider", Text, "JDK", Property, NoEffect("Paddock has one TLS implementation"), "TLS implementation."),
     row("ssl.authProvider", Text, "x509", Property, TLS, "Scheme that takes identities from certificates."),
-    row("ssl.quorum.keyStore.location", Path, "", Property, ENSEMBLE, "Key store between members."),
-    row("ssl.quorum.keyStore.password", Secret, "", Property, ENSEMBLE, "Password of that key store."),
-    row("ssl.quorum.keyStore.passwordPath", Path, "", Property, ENSEMBLE, "File with that password."),
-    row("ssl.quorum.keyStore.type", OneOf(STORES), "", Property, ENSEMBLE, "Type of that key store."),
-    row("ssl.quorum.trustStore.location", Path, "", Property, ENSEMBLE, "Trust store between members."),
-    row("ssl.quorum.trustStore.password", Secret, "", Property, ENSEMBLE, "Password of that trust store."),
-    row("ssl.quorum.trustStore.passwordPath", Path, "", Property, ENSEMBLE, "File with that password."),
-    row("ssl.quorum.trustStore.type", OneOf(STORES), "", Property, ENSEMBLE, "Type of that trust store."),
-    row("ssl.quorum.protocol", List, "", Property, ENSEMBLE, "TLS version between members."),
-    row("ssl.quorum.enabledProtocols", List, "", Property, ENSEMBLE, "TLS versions between members."),
-    row("ssl.quorum.ciphersuites", List, "", Property, ENSEMBLE, "Cipher suites between members."),
-    row("ssl.quorum.clientAuth", OneOf(CLIENT_AUTH), "need", Property, ENSEMBLE, "Whether members must show a certificate."),
-    row("ssl.quorum.hostnameVerification", Bool, "true", Property, ENSEMBLE, "Compare names in certificates of members with hosts."),
-    row("ssl.quorum.clientHostnameVerification", Bool, "true", Property, ENSEMBLE, "Compare names in certificates of connecting members with hosts."),
-    row("ssl.quorum.allowReverseDnsLookup", Bool, "false", Property, ENSEMBLE, "Resolve addresses to names for that comparison."),
-    row("ssl.quorum.crl", Bool, "false", Property, ENSEMBLE, "Check revocation lists of members."),
-    row("ssl.quorum.ocsp", Bool, "false", Property, ENSEMBLE, "Check revocation of members by OCSP."),
+    between(row("ssl.quorum.keyStore.location", Path, "", Property, QUORUM_SECURITY, "Key store between members.")),
+    between(row("ssl.quorum.keyStore.password", Secret, "", Property, QUORUM_SECURITY, "Password of that key store.")),
+    between(row("ssl.quorum.keyStore.passwordPath", Path, "", Property, QUORUM_SECURITY, "File with that password.")),
+    between(row("ssl.quorum.keyStore.type", OneOf(STORES), "", Property, QUORUM_SECURITY, "Type of that key store.")),
+    between(row("ssl.quorum.trustStore.location", Path, "", Property, QUORUM_SECURITY, "Trust store between members.")),
+    between(row("ssl.quorum.trustStore.password", Secret, "", Property, QUORUM_SECURITY, "Password of that trust store.")),
+    between(row("ssl.quorum.trustStore.passwordPath", Path, "", Property, QUORUM_SECURITY, "File with that password.")),
+    between(row("ssl.quorum.trustStore.type", OneOf(STORES), "", Property, QUORUM_SECURITY, "Type of that trust store.")),
+    between(row("ssl.quorum.protocol", List, "", Property, QUORUM_SECURITY, "TLS version between members.")),
+    between(row("ssl.quorum.enabledProtocols", List, "", Property, QUORUM_SECURITY, "TLS versions between members.")),
+    between(row("ssl.quorum.ciphersuites", List, "", Property, QUORUM_SECURITY, "Cipher suites between members.")),
+    between(row("ssl.quorum.clientAuth", OneOf(CLIENT_AUTH), "need", Property, QUORUM_SECURITY, "Whether members must show a certificate.")),
+    between(row("ssl.quorum.hostnameVerification", Bool, "true", Property, QUORUM_SECURITY, "Compare names in certificates of members with hosts.")),
+    between(row("ssl.quorum.clientHostnameVerification", Bool, "true", Property, QUORUM_SECURITY, "Compare names in certificates of connecting members with hosts.")),
+    between(row("ssl.quorum.allowReverseDnsLookup", Bool, "false", Property, QUORUM_SECURITY, "Resolve addresses to names for that comparison.")),
+    between(row("ssl.quorum.crl", Bool, "false", Property, QUORUM_SECURITY, "Check revocation lists of members.")),
+    between(row("ssl.quorum.ocsp", Bool, "false", Property, QUORUM_SECURITY, "Check revocation of members by OCSP.")),
     row("ssl.quorum.context.supplier.class", Class, "", Property, NoEffect("it names a Java class"), "Supplier of TLS contexts."),
-    row("ssl.quorum.handshakeDetectionTimeoutMillis", at_least(1), "5000", Property, ENSEMBLE, "Milliseconds to recognise TLS of a member."),
+    between(row("ssl.quorum.handshakeDetectionTimeoutMillis", at_least(1), "5000", Property, QUORUM_SECURITY, "Milliseconds to recognise TLS of a member.")),
     row("client.certReload", Bool, "false", Property, TLS, "Reload certificates of the client port when they change."),
     row("fips-mode", Bool, "true", Property, TLS, "Only mechanisms allowed by FIPS."),
     row("netty.server.outstandingHandshake.limit", INT, "-1", Property, TLS, "TLS handshakes at once; -1 for no limit."),

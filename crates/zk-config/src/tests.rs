@@ -3,6 +3,8 @@ use std::path::{Path, PathBuf};
 
 use super::*;
 
+mod ensemble;
+
 fn sources(text: &str) -> Sources {
     Sources::new().file("zoo.cfg", text)
 }
@@ -123,7 +125,7 @@ mod defaults {
         assert_eq!(config.client_listener, listener(None, 2181));
         assert_eq!(config.tick_time_ms, 2000);
         assert_eq!((config.min_session_timeout_ms, config.max_session_timeout_ms), (4000, 40_000));
-        assert_eq!(config.four_letter_words.iter().collect::<Vec<_>>(), ["srvr"]);
+        assert_eq!(config.four_letter_words.iter().collect::<Vec<_>>(), ["quor", "srvr"]);
         assert_eq!(ServerConfig::embedded_default(Some("/x")).data_log_dir, Path::new("/x"));
         assert!(Sources::embedded(None).load().diagnostics.is_empty());
         let loaded =
@@ -417,8 +419,12 @@ mod values {
         let all = config(&with("4lw.commands.whitelist=ruok,*\n"));
         assert!(FOUR_LETTER_WORDS.iter().all(|word| all.four_letter_words.allows(word)));
         assert!(!all.four_letter_words.allows("lead"));
+        assert!(PADDOCK_WORDS.iter().all(|word| all.four_letter_words.allows(word)));
+        // Who names words means these and no others.
         let none = config(&with("4lw.commands.whitelist=\n"));
         assert_eq!(none.four_letter_words.iter().collect::<Vec<_>>(), ["srvr"]);
+        let one = config(&with("4lw.commands.whitelist=srvr\n"));
+        assert_eq!(one.four_letter_words.iter().collect::<Vec<_>>(), ["srvr"]);
         let read_only = config(&with("").define("readonlymode.enabled=true"));
         assert!(read_only.four_letter_words.allows("isro"));
         let typo = with("4lw.commands.whitelist=mtnr,stat\n");
@@ -911,13 +917,6 @@ mod cross_checks {
             errors("multiAddress.enabled=true\nserver.1=a:1:2|b:1:2\n"),
             Vec::<String>::new()
         );
-        assert_eq!(
-            errors("server.1=a:1:2\nserver.2=b:1:2\ninitLimit=5\nsyncLimit=2\n"),
-            [
-                "zoo.cfg:3: error: server.1: 2 servers are listed, but this version runs standalone only; started like this, \
-             each would be a service of its own"
-            ]
-        );
     }
 
     #[test]
@@ -1036,23 +1035,16 @@ mod corpus {
         assert_eq!((config.tick_time_ms, config.limits.max_client_cnxns), (6000, Some(300)));
     }
 
-    /// Parsed and kept in full, and refused until there are ensembles.
     #[test]
     fn replicated() {
-        let loaded =
-            sources(include_str!("../testdata/replicated.cfg")).my_id("myid", "2\n").load();
-        let ensemble = &loaded.config.as_ref().unwrap().ensemble;
+        let sources = sources(include_str!("../testdata/replicated.cfg")).my_id("myid", "2\n");
+        let config = config(&sources);
+        assert_eq!(config.member_id(), Some(2));
+        let ensemble = &config.ensemble;
         assert_eq!((ensemble.members.len(), ensemble.voters().count()), (3, 2));
         assert_eq!(ensemble.members[&3].role, Role::Observer);
+        assert_eq!((ensemble.init_limit_ticks, ensemble.sync_limit_ticks), (5, 2));
         assert!(ensemble.is_distributed() && ensemble.has_peers());
-        assert_eq!(loaded.diagnostics.count(Severity::Error), 1, "{}", loaded.diagnostics.render());
-        assert!(
-            loaded
-                .accept(false)
-                .unwrap_err()
-                .render()
-                .contains("this version runs standalone only")
-        );
     }
 }
 

@@ -83,8 +83,7 @@ impl Bench {
         while !frames.is_empty() {
             let last = &mut self.last;
             let served = self.node.on_frames(&self.client, frames, self.now, &mut |action| {
-                let Action::Persist { token, .. } = action;
-                *last = Some(token);
+                *last = Some(token(&action));
             });
             assert!(!matches!(served.flow, Flow::Close(_)), "{served:?}");
             if let Some(token) = self.last.take() {
@@ -118,6 +117,14 @@ impl Bench {
             (processor_ns(start) - begun) / count as u128,
             bytes / count
         );
+    }
+}
+
+/// All that a standalone server does.
+fn token(action: &Action) -> Token {
+    match action {
+        Action::Persist { token, .. } => *token,
+        other => panic!("{other:?} of a standalone server"),
     }
 }
 
@@ -167,8 +174,7 @@ fn expiry(sessions: usize) {
     let start = Instant::now();
     let mut last = None;
     bench.node.on_tick(now, &mut |action| {
-        let Action::Persist { token, .. } = action;
-        last = Some(token);
+        last = Some(token(&action));
     });
     let proposed = start.elapsed();
     bench.node.on_persisted(last.expect("something expires"), now, &mut |_| {});

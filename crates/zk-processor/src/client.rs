@@ -181,6 +181,14 @@ impl Client {
         self.state.lock().expect("no holder of this lock panics: a panic ends the process")
     }
 
+    /// Nothing more is accepted, and what waits is not answered.
+    pub(crate) fn hang_up(&self) {
+        let mut state = self.state();
+        state.phase = Phase::Closing;
+        state.pending.clear();
+        self.outbox.close();
+    }
+
     /// What is known about the connection.
     #[must_use]
     pub fn info(&self) -> ClientInfo {

@@ -5,16 +5,21 @@ use std::sync::Arc;
 use bytes::Bytes;
 use zk_proto::connect::{ConnectRequest, ConnectResponse};
 use zk_proto::txn::{CreateSessionTxn, Txn};
-use zk_proto::{OpCode, Reader, Record, SessionId, Xid};
-use zk_session::{check_password, password};
+use zk_proto::{OpCode, Reader, Record, SessionId, Xid, Zxid};
+use zk_session::{Owner, check_password, password};
+use zk_zab::Input;
 
 use crate::client::{Client, ClientState, Phase};
 use crate::node::{Action, InFlight, Node, Writer};
+use crate::role::Role;
 use crate::stats::Stats;
 use crate::{Now, propose, reaper, reply, writes};
 
 /// Sessions that expire, or containers that go, under one hold of the writer's lock.
 const EXPIRY_BATCH: usize = 64;
+
+/// Why a connection is closed with its write undone.
+pub(crate) const HANDS_OVER: &str = "the leader makes way for another one: its zxids are used up";
 
 impl Node {
     /// The first frame of a connection.
@@ -32,7 +37,11 @@ impl Node {
         Stats::add(&self.stats.packets_received, 1);
         Stats::add(&self.stats.connection_requests, 1);
         let mut writer = self.writer();
-        if request.last_zxid_seen > self.db().tree.last_zxid() {
+        if matches!(writer.role, Role::Idle) {
+            Stats::add(&self.stats.closed_not_serving, 1);
+            return Err("nobody is served: there is no leader with a quorum");
+        }
+        if !self.has_reached(&writer, request.last_zxid_seen) {
             return Err("the client has seen a zxid that this server has not reached");
         }
         let timeout_ms = writer.sessions.negotiate(request.timeout_ms);
@@ -41,22 +50,56 @@ impl Node {
         state.read_only = request.read_only;
         state.timeout_ms = timeout_ms;
         state.phase = Phase::Connecting;
+        drop(state);
         if request.session_id.0 == 0 {
-            let id = writer.sessions.next_id();
-            writer.sessions.track(id, timeout_ms, now.mono_ms());
-            state.session = id;
-            state.heard = writer.sessions.heard(id);
-            drop(state);
-            writer.by_session.insert(id, Arc::clone(client));
-            let header = propose::header(&writer, id, Xid(0), OpCode::CREATE_SESSION, now);
-            let txn = Txn::CreateSession(CreateSessionTxn { timeout_ms });
-            self.propose(&mut writer, header, txn, Some(client), actions);
+            self.begin_session(&mut writer, client, timeout_ms, now, actions)?;
         } else {
-            drop(state);
-            self.take_up(&mut writer, client, &request, now);
-            self.deliver_waiting(&mut writer, now);
+            self.take_up(&mut writer, client, &request, timeout_ms, now, actions);
         }
-        self.note_outstanding(&writer);
+        self.run(&mut writer, now, actions);
+        Ok(())
+    }
+
+    /// Whether everything that a client has seen is here. The zxid that an epoch begins with stands for
+    /// no transaction: some leaders show it before there is one.
+    fn has_reached(&self, writer: &Writer, seen: Zxid) -> bool {
+        seen <= self.db().tree.last_zxid() || (seen.counter() == 0 && seen <= writer.epoch_start)
+    }
+
+    fn begin_session(
+        &self,
+        writer: &mut Writer,
+        client: &Arc<Client>,
+        timeout_ms: i32,
+        now: Now,
+        actions: &mut dyn FnMut(Action),
+    ) -> Result<(), &'static str> {
+        let id = writer.sessions.next_id();
+        let op = OpCode::CREATE_SESSION;
+        let txn = CreateSessionTxn { timeout_ms };
+        let heard = match &mut writer.role {
+            Role::Learner(learning) => {
+                let heard = learning.touches.attach(id, timeout_ms, now.mono_ms());
+                learning.forward(id, Xid(0), op, txn.to_bytes(), None, client, actions);
+                Some(heard)
+            }
+            Role::Leader(_) => {
+                if !writer.peer.may_propose() {
+                    return Err(HANDS_OVER);
+                }
+                writer.sessions.track(id, timeout_ms, now.mono_ms());
+                writer.sessions.set_owner(id, Owner::LOCAL);
+                let header = propose::header(writer, id, Xid(0), op, now);
+                self.propose(writer, header, Txn::CreateSession(txn), Some(client), now);
+                writer.sessions.heard(id)
+            }
+            Role::Idle => None,
+        };
+        let mut state = client.state();
+        state.session = id;
+        state.heard = heard;
+        drop(state);
+        writer.by_session.insert(id, Arc::clone(client));
         Ok(())
     }
 
@@ -66,7 +109,9 @@ impl Node {
         writer: &mut Writer,
         client: &Arc<Client>,
         request: &ConnectRequest,
+        timeout_ms: i32,
         now: Now,
+        actions: &mut dyn FnMut(Action),
     ) {
         let id = request.session_id;
         Stats::add(&self.stats.revalidations, 1);
@@ -76,20 +121,32 @@ impl Node {
             old.state().phase = Phase::Closing;
             old.outbox.close();
         }
-        let mut state = client.state();
         let given = request.password.as_deref().unwrap_or_default();
-        let heard = check_password(id, given)
-            .then(|| writer.sessions.reattach(id, state.timeout_ms, now.mono_ms()))
-            .flatten();
-        if heard.is_none() {
+        let mut state = client.state();
+        if !check_password(id, given) {
             self.refuse(client, &mut state);
             return;
         }
+        match &mut writer.role {
+            Role::Learner(learning) => {
+                learning.touches.detach(id);
+                learning.revalidate(id, timeout_ms, client, actions);
+            }
+            Role::Leader(_) | Role::Idle => {
+                let heard = writer.sessions.reattach(id, timeout_ms, now.mono_ms());
+                if heard.is_none() {
+                    self.refuse(client, &mut state);
+                    return;
+                }
+                writer.sessions.set_owner(id, Owner::LOCAL);
+                state.heard = heard;
+                let origin = Arc::clone(client);
+                writer.in_flight.push_back(InFlight::Reattach { id, origin });
+            }
+        }
         state.session = id;
-        state.heard = heard;
         drop(state);
         writer.by_session.insert(id, Arc::clone(client));
-        writer.in_flight.push_back(InFlight::Reattach { id, origin: Arc::clone(client) });
     }
 
     /// What the session's earlier connections asked for has been applied.
@@ -98,7 +155,7 @@ impl Node {
         if state.phase != Phase::Connecting {
             return; // gone again
         }
-        if writer.sessions.check(id).is_ok() {
+        if writer.sessions.is_alive(id) {
             self.connected(client, &mut state, id);
         } else {
             self.refuse(client, &mut state);
@@ -114,7 +171,7 @@ impl Node {
         self.connected(client, &mut state, id);
     }
 
-    fn connected(&self, client: &Client, state: &mut ClientState, id: SessionId) {
+    pub(crate) fn connected(&self, client: &Client, state: &mut ClientState, id: SessionId) {
         let response = ConnectResponse {
             protocol_version: 0,
             timeout_ms: state.timeout_ms,
@@ -131,7 +188,7 @@ impl Node {
     }
 
     /// The session is not there any more, or is not this client's.
-    fn refuse(&self, client: &Client, state: &mut ClientState) {
+    pub(crate) fn refuse(&self, client: &Client, state: &mut ClientState) {
         let response = ConnectResponse::expired(state.read_only.map(|_| false));
         state.phase = Phase::Closing;
         self.say_hello(client, state, &response);
@@ -144,40 +201,58 @@ impl Node {
         Stats::add(&self.stats.packets_sent, 1);
     }
 
-    /// Time has passed: sessions expire, containers go. To be called a few times in each tick.
+    /// Time has passed: sessions expire, containers go, and the peer looks at its clocks. To be called
+    /// every 10 ms or so in an ensemble, a few times in each tick otherwise.
     pub fn on_tick(&self, now: Now, actions: &mut dyn FnMut(Action)) {
+        let (mut leads, mut reign, mut expired) = (false, 0, Vec::new());
+        self.tell(now, actions, |writer| {
+            writer.step(now, Input::Tick);
+            leads = matches!(writer.role, Role::Leader(_));
+            reign = writer.reign;
+            // Only one who leads follows sessions.
+            expired = writer.sessions.expire(now.mono_ms());
+        });
+        if !leads {
+            return;
+        }
         // Looked for without the writer's lock: that may take a while.
         let due = self.reaper().due(&self.config, now, || {
             reaper::candidates(&self.config, &self.db().tree, now.wall_ms)
         });
-        let expired = self.writer().sessions.expire(now.mono_ms());
-        Stats::add(&self.stats.sessions_expired, expired.len() as u64);
-        // After a partition there may be very many: others get their turn in between.
+        // After a partition there may be very many: others get their turn in between, and the role may
+        // change: then it is the next leader's to decide.
         for ids in expired.chunks(EXPIRY_BATCH) {
             let mut writer = self.writer();
+            if writer.reign != reign {
+                return;
+            }
+            Stats::add(&self.stats.sessions_expired, ids.len() as u64);
             for id in ids {
                 // From here on its requests are dropped, as upstream does.
                 if let Some(client) = writer.by_session.get(id) {
                     client.state().phase = Phase::Closing;
                 }
                 let op = OpCode::CLOSE_SESSION;
-                self.submit_internal(&mut writer, *id, op, now, actions, |prep| {
+                self.submit_internal(&mut writer, *id, op, now, |prep| {
                     Ok(writes::close_session::prepare(prep))
                 });
             }
-            self.note_outstanding(&writer);
+            self.run(&mut writer, now, actions);
         }
         for paths in due.chunks(EXPIRY_BATCH) {
             let mut writer = self.writer();
+            if writer.reign != reign {
+                return;
+            }
             for path in paths {
                 let op = OpCode::DELETE_CONTAINER;
-                if self.submit_internal(&mut writer, SessionId(0), op, now, actions, |prep| {
+                if self.submit_internal(&mut writer, SessionId(0), op, now, |prep| {
                     writes::delete::prepare_container(prep, path.clone())
                 }) {
                     Stats::add(&self.stats.containers_deleted, 1);
                 }
             }
-            self.note_outstanding(&writer);
+            self.run(&mut writer, now, actions);
         }
     }
 }

@@ -2,16 +2,17 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use zk_proto::acl::Perms;
 use zk_proto::txn::{LoggedTxn, Txn};
 use zk_proto::watch::EventType;
 use zk_proto::{SessionId, Zxid};
-use zk_tree::{Database, Outcome, WatchEvent};
-use zk_zab::{Action as PeerAction, Input, Token};
+use zk_tree::{DIGEST_VERSION, Database, Outcome, WatchEvent};
 
 use crate::client::{Client, Phase};
 use crate::exchange::Exchange;
 use crate::node::{Action, InFlight, Node, Writer};
+use crate::role::{Forwarded, Role};
 use crate::stats::{Stats, Tally};
 use crate::{Now, reply};
 
@@ -19,57 +20,164 @@ use crate::{Now, reply};
 /// reader may have to wait.
 const APPLY_BATCH: usize = 64;
 
-impl Node {
-    /// All writes up to `token` are on disk.
-    pub fn on_persisted(&self, token: Token, now: Now, actions: &mut dyn FnMut(Action)) {
-        let mut writer = self.writer();
-        writer.peer.step(Input::Persisted { token });
-        while let Some(action) = writer.peer.poll_action() {
-            match action {
-                PeerAction::Deliver { zxid } => self.deliver(&mut writer, zxid, now),
-                PeerAction::Persist { token, write } => actions(Action::Persist { token, write }),
+impl Writer {
+    /// Whether something can take effect now.
+    fn has_turn(&self) -> bool {
+        let waiting = match &self.role {
+            Role::Leader(_) => {
+                self.in_flight.front().is_some_and(|entry| !matches!(entry, InFlight::Txn { .. }))
             }
-        }
-    }
-
-    /// What is in the order of transactions without being one has its turn at once when nothing is
-    /// before it.
-    pub(crate) fn deliver_waiting(&self, writer: &mut Writer, now: Now) {
-        self.deliver(writer, Zxid(i64::MIN), now);
-    }
-
-    /// Applies everything up to `zxid`, and what is in its order.
-    fn deliver(&self, writer: &mut Writer, zxid: Zxid, now: Now) {
-        let is_due = |entry: &InFlight| match entry {
-            InFlight::Txn { txn, .. } => txn.header.zxid <= zxid,
-            InFlight::Sync { .. } | InFlight::Reattach { .. } => true,
+            Role::Learner(learning) => learning.has_turn(),
+            Role::Idle => false,
         };
+        waiting || !self.due.is_empty()
+    }
+}
+
+/// What is done under one hold of the tree's lock, and what that adds up to.
+struct Applying<'a> {
+    now: Now,
+    tally: &'a mut Tally,
+    actions: &'a mut dyn FnMut(Action),
+}
+
+impl Node {
+    /// Applies what is committed, and gives what is in its order its turn. Whether there was anything.
+    pub(crate) fn apply_due(
+        &self,
+        writer: &mut Writer,
+        now: Now,
+        actions: &mut dyn FnMut(Action),
+    ) -> bool {
+        if !writer.has_turn() {
+            return false;
+        }
         let mut tally = Tally::default();
-        while writer.in_flight.front().is_some_and(is_due) {
+        while writer.has_turn() {
             let mut db = self.db_mut();
             for _ in 0..APPLY_BATCH {
-                if !writer.in_flight.front().is_some_and(is_due) {
+                let applying = Applying { now, tally: &mut tally, actions };
+                if !self.take_turn(writer, &mut db, applying) {
                     break;
-                }
-                let Some(entry) = writer.in_flight.pop_front() else { break };
-                match entry {
-                    InFlight::Txn { txn, origin } => {
-                        self.apply(writer, &mut db, &txn, origin.as_ref(), now, &mut tally);
-                    }
-                    InFlight::Sync { path, origin } => {
-                        self.exchange(&db, &origin, now, &mut tally, |exchange| {
-                            exchange.synced(path)
-                        });
-                    }
-                    InFlight::Reattach { id, origin } => self.reattached(writer, &origin, id),
                 }
             }
             self.note_outstanding(writer);
         }
         tally.flush(&self.stats);
+        true
     }
 
-    fn exchange(
+    fn take_turn(&self, writer: &mut Writer, db: &mut Database, applying: Applying<'_>) -> bool {
+        let Applying { now, tally, actions } = applying;
+        match &mut writer.role {
+            Role::Leader(_) => {
+                let is_waiting = |entry: &mut InFlight| !matches!(entry, InFlight::Txn { .. });
+                match writer.in_flight.pop_front_if(is_waiting) {
+                    Some(InFlight::Sync { path, origin }) => {
+                        self.exchange(db, &origin, now, tally, |exchange| exchange.synced(path));
+                        return true;
+                    }
+                    Some(InFlight::Reattach { id, origin }) => {
+                        self.reattached(writer, &origin, id);
+                        return true;
+                    }
+                    Some(InFlight::Revalidate { link, id }) => {
+                        self.revalidated(writer, link, id, actions);
+                        return true;
+                    }
+                    Some(InFlight::Txn { .. }) | None => {}
+                }
+            }
+            Role::Learner(learning) if learning.has_turn() => {
+                if let Some(entry) = learning.forwarded.pop_front() {
+                    self.forwarded_turn(writer, db, entry, now, tally);
+                }
+                return true;
+            }
+            Role::Learner(_) | Role::Idle => {}
+        }
+        let Some((zxid, bytes)) = writer.due.pop_front() else { return false };
+        match self.find_txn(writer, db, zxid, &bytes, now, tally) {
+            Ok((txn, origin)) => {
+                if let Role::Learner(learning) = &mut writer.role {
+                    learning.applied = zxid;
+                }
+                self.apply(writer, db, &txn, origin.as_ref(), now, tally);
+            }
+            Err(why) => self.halt(writer, why, actions),
+        }
+        true
+    }
+
+    /// A committed transaction, and the connection that asked for it here.
+    fn find_txn(
+        &self,
+        writer: &mut Writer,
+        db: &Database,
+        zxid: Zxid,
+        bytes: &Bytes,
+        now: Now,
+        tally: &mut Tally,
+    ) -> Result<(LoggedTxn, Option<Arc<Client>>), String> {
+        if let Some(InFlight::Txn { txn, .. }) = writer.in_flight.front() {
+            assert!(txn.header.zxid >= zxid, "{zxid} is delivered behind {}", txn.header.zxid);
+            if txn.header.zxid == zxid
+                && let Some(InFlight::Txn { txn, origin }) = writer.in_flight.pop_front()
+            {
+                return Ok((txn, origin));
+            }
+        }
+        let txn = LoggedTxn::decode(bytes).map_err(|error| {
+            format!(
+                "the committed transaction {zxid} cannot be decoded: {error}. It is of a newer \
+                 release, or was damaged in memory before it was logged. Install the release that \
+                 the rest of the ensemble runs"
+            )
+        })?;
+        let is_answer = match &writer.role {
+            Role::Learner(learning) => learning.is_answer(&txn.header),
+            Role::Leader(_) | Role::Idle => false,
+        };
+        while is_answer {
+            let Role::Learner(learning) = &mut writer.role else { break };
+            match learning.forwarded.pop_front() {
+                Some(Forwarded::Write { origin, .. }) => return Ok((txn, Some(origin))),
+                // What was forwarded before it has had its turn with the leader.
+                Some(entry) => self.forwarded_turn(writer, db, entry, now, tally),
+                None => break,
+            }
+        }
+        Ok((txn, None))
+    }
+
+    /// The turn of something forwarded that is no transaction.
+    fn forwarded_turn(
+        &self,
+        writer: &mut Writer,
+        db: &Database,
+        entry: Forwarded,
+        now: Now,
+        tally: &mut Tally,
+    ) {
+        let Role::Learner(learning) = &mut writer.role else { return };
+        match entry {
+            Forwarded::Sync { path, origin } => {
+                learning.syncs_granted -= 1;
+                self.exchange(db, &origin, now, tally, |exchange| exchange.synced(path));
+            }
+            Forwarded::Reattach { id, origin, after: _ } => {
+                let mut state = origin.state();
+                if state.phase == Phase::Connecting {
+                    state.heard =
+                        Some(learning.touches.attach(id, state.timeout_ms, now.mono_ms()));
+                    self.connected(&origin, &mut state, id);
+                }
+            }
+            Forwarded::Write { .. } => unreachable!("a write comes back as a transaction"),
+        }
+    }
+
+    pub(crate) fn exchange(
         &self,
         db: &Database,
         client: &Arc<Client>,
@@ -154,11 +262,12 @@ impl Node {
         Stats::add(counter, 1);
     }
 
-    /// The tree must have become what prep said it would. If it did not, that is counted and the
+    /// The tree must have become what prep said it would, here or at the leader. If it did not, that is counted and the
     /// prediction starts over: a wrong prediction is no reason to lose a server that has the data.
     fn compare_digest(&self, writer: &mut Writer, db: &Database, txn: &LoggedTxn) {
         let Some(digest) = txn.digest else { return };
-        if digest.tree_digest.cast_unsigned() == db.tree.digest() {
+        let is_comparable = self.config.digest_enabled && digest.version == DIGEST_VERSION;
+        if !is_comparable || digest.tree_digest.cast_unsigned() == db.tree.digest() {
             return;
         }
         debug_assert!(false, "digest of {:?} is not as predicted", txn.header);
@@ -171,6 +280,9 @@ impl Node {
     /// A session is gone, and its connection with it, if it has one here.
     fn session_closed(&self, writer: &mut Writer, db: &Database, id: SessionId) {
         writer.sessions.remove(id);
+        if let Role::Learner(learning) = &mut writer.role {
+            learning.touches.remove(id);
+        }
         if let Some(client) = writer.by_session.remove(&id) {
             client.state().phase = Phase::Closing;
             db.watches.remove_watcher(client.id);

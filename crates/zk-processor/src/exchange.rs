@@ -28,6 +28,15 @@ pub(crate) struct Exchange<'a> {
     pub(crate) tally: &'a mut Tally,
 }
 
+/// Whether a write failed because it came through somebody who is not its session's owner any more.
+fn has_moved(outcome: &Outcome) -> bool {
+    match outcome {
+        Outcome::Error(err) => *err == ErrorCode::SESSION_MOVED,
+        Outcome::Multi(outcomes) => outcomes.iter().any(has_moved),
+        Outcome::Done | Outcome::Stat(_) => false,
+    }
+}
+
 impl Exchange<'_> {
     fn zxid(&self) -> Zxid {
         self.db.tree.last_zxid()
@@ -115,6 +124,10 @@ impl Exchange<'_> {
     pub(crate) fn complete(&mut self, txn: &LoggedTxn, outcome: &Outcome) {
         let Some((xid, op, since)) = self.pop_write() else { return };
         assert_eq!(xid, txn.header.cxid, "replies of {} are out of order", self.state.session);
+        if has_moved(outcome) {
+            self.give_up();
+            return;
+        }
         let zxid = self.zxid();
         let body = &txn.txn;
         self.client.outbox.push(&mut |out| reply::write(out, xid, zxid, op, body, outcome));
@@ -122,6 +135,15 @@ impl Exchange<'_> {
         self.tally.sent(1, 0);
         self.tally.update(since, self.now);
         self.drain();
+    }
+
+    /// The client has gone on to another server: what it hears here would only confuse it
+    /// (ZOOKEEPER-710).
+    fn give_up(&mut self) {
+        Stats::add(&self.node.stats.sessions_moved, 1);
+        self.state.phase = Phase::Closing;
+        self.state.pending.clear();
+        self.client.outbox.close();
     }
 
     /// Answers a sync whose turn has come, and the reads that waited for it.

@@ -5,22 +5,27 @@ use std::fmt::Debug;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use hashbrown::HashMap;
 use zk_proto::create_mode::{ExtendedTypes, OwnerKind};
+use zk_proto::quorum::{Notification, QuorumPacket};
 use zk_proto::txn::LoggedTxn;
-use zk_proto::{SessionId, Zxid};
+use zk_proto::{ServerId, SessionId, Zxid};
 use zk_session::SessionTracker;
 use zk_tree::{Checkpoint, Database, WatcherId};
-use zk_zab::{Peer, Token, Write};
+use zk_zab::{
+    Durable, History, LinkId, NoHistory, Peer, PeerConfig, PeerStatus, Token, Write,
+};
 
 use crate::client::{Client, Outbox, Phase};
 use crate::outstanding::OutstandingChanges;
 use crate::reaper::Reaper;
+use crate::role::{Role, ServerRole};
 use crate::stats::Stats;
 use crate::{NodeConfig, Now};
 
-/// What the shell has to do.
+/// What the shell has to do. It is called for each under the writer's lock, and their order is the
+/// protocol's: queue it, and do it afterwards.
 #[derive(Debug)]
 pub enum Action {
     /// Put `write` behind the writes before it, make it durable, then call [`Node::on_persisted`].
@@ -29,6 +34,56 @@ pub enum Action {
         token: Token,
         /// The write.
         write: Write,
+    },
+    /// Send an election message, or drop it. One to the same server that is still unsent may be
+    /// replaced.
+    Notify {
+        /// To whom.
+        to: ServerId,
+        /// The message.
+        notification: Notification,
+    },
+    /// Dial a member's quorum port, then call [`Node::on_link_up`] or [`Node::on_link_down`].
+    Connect {
+        /// The link's name.
+        link: LinkId,
+        /// Whom to dial.
+        leader: ServerId,
+    },
+    /// Hang up, without sending what is still queued. Nothing of this link need be told any more.
+    Close {
+        /// The link.
+        link: LinkId,
+    },
+    /// Put a packet behind everything else on the link.
+    Send {
+        /// The link.
+        link: LinkId,
+        /// The packet.
+        packet: QuorumPacket,
+    },
+    /// In the link's order: every transaction above `after` up to `to` from the log, each as
+    /// `PROPOSAL` and `COMMIT`. If it cannot be done the link goes down.
+    SendHistory {
+        /// The link.
+        link: LinkId,
+        /// Up to here the learner has it.
+        after: Zxid,
+        /// The last one.
+        to: Zxid,
+    },
+    /// In the link's order: `SNAP` with the newest stored state, then what is behind it in the log up
+    /// to `to` as in [`Action::SendHistory`].
+    SendSnapshot {
+        /// The link.
+        link: LinkId,
+        /// The last transaction.
+        to: Zxid,
+    },
+    /// Stop the server: nothing that it could do is safe.
+    Halt {
+        /// What happened, and what the operator has to do.
+        why: String,
     },
 }
 
@@ -55,6 +110,8 @@ pub struct Served {
 /// A server at one moment.
 #[derive(Debug, Clone, Copy)]
 pub struct Status {
+    /// What it does for its clients.
+    pub role: ServerRole,
     /// The last transaction that was applied.
     pub zxid: Zxid,
     /// Znodes, as upstream counts them.
@@ -67,9 +124,11 @@ pub struct Status {
     pub sessions: usize,
     /// Paths with a change on its way.
     pub outstanding_changes: usize,
+    /// Learners' syncs that wait for a commit; a leader's.
+    pub pending_syncs: usize,
 }
 
-/// What is on its way to the tree, in the order in which it takes effect.
+/// What is on its way to the tree of one who leads, in the order in which it takes effect.
 #[derive(Debug)]
 pub(crate) enum InFlight {
     Txn {
@@ -87,34 +146,70 @@ pub(crate) enum InFlight {
         id: SessionId,
         origin: Arc<Client>,
     },
+    /// The same for a connection at a learner.
+    Revalidate {
+        link: LinkId,
+        id: SessionId,
+    },
+}
+
+/// A snapshot from the leader, loaded.
+#[derive(Debug)]
+pub(crate) struct Staged {
+    pub(crate) link: LinkId,
+    pub(crate) db: Database,
+    /// It was asked to be made the state on disk: then it will be the tree, whatever happens to the
+    /// link.
+    pub(crate) installing: bool,
 }
 
 /// What only one thread at a time may touch: everything that writes depend on (R4).
 #[derive(Debug)]
 pub(crate) struct Writer {
     pub(crate) peer: Peer,
+    pub(crate) history: Box<dyn History>,
+    pub(crate) role: Role,
+    /// How often the role has changed.
+    pub(crate) reign: u64,
+    /// Where the served epoch begins: nothing that a client can have seen lies between the last
+    /// transaction before it and this.
+    pub(crate) epoch_start: Zxid,
     pub(crate) sessions: SessionTracker,
     pub(crate) changes: OutstandingChanges,
+    /// Of one who leads.
     pub(crate) in_flight: VecDeque<InFlight>,
+    /// Committed and to be applied.
+    pub(crate) due: VecDeque<(Zxid, Bytes)>,
     pub(crate) clients: HashMap<WatcherId, Arc<Client>>,
     pub(crate) by_session: HashMap<SessionId, Arc<Client>>,
     /// Transactions are encoded here; what has been proposed is split off.
     pub(crate) buffer: BytesMut,
+    pub(crate) staged: Vec<Staged>,
+    /// To be dropped when no lock is held: they may be large.
+    pub(crate) retired: Vec<Database>,
+    /// [`Action::Halt`] was given: nothing is applied any more.
+    pub(crate) halted: bool,
 }
 
 /// A server: processors, sessions, tree and Zab peer. See the crate's documentation.
 #[derive(Debug)]
 pub struct Node {
     pub(crate) config: NodeConfig,
+    /// Of an ensemble.
+    pub(crate) is_member: bool,
     db: RwLock<Database>,
     writer: Mutex<Writer>,
     /// Before all other locks.
     reaper: Mutex<Reaper>,
     pub(crate) stats: Stats,
     next_client: AtomicU64,
-    /// The length of `Writer::in_flight`, for those who do not hold the lock.
+    /// How many requests are on their way, for those who do not hold the lock.
     outstanding: AtomicUsize,
+    outstanding_limit: usize,
     accepts_writes: AtomicBool,
+    pub(crate) serving: AtomicBool,
+    /// Snapshots that are being made the state on disk.
+    pub(crate) installing: AtomicUsize,
 }
 
 const NOT_POISONED: &str = "no holder of this lock panics: a panic ends the process";
@@ -122,7 +217,7 @@ const NOT_POISONED: &str = "no holder of this lock panics: a panic ends the proc
 /// The sessions to follow from the start, with their timeouts in ms: those that the tree knows, and
 /// the owners of ephemeral znodes that it does not know. Upstream kills the latter when it loads; here
 /// they expire at the first tick, as a transaction like any other.
-fn sessions_of(db: &Database) -> impl Iterator<Item = (SessionId, i32)> {
+pub(crate) fn sessions_of(db: &Database) -> impl Iterator<Item = (SessionId, i32)> {
     let known = db.tree.sessions();
     // A TTL znode while TTLs are disabled looks like an ephemeral one. It is spared: the setting may
     // be turned on again.
@@ -139,28 +234,68 @@ impl Node {
     /// A standalone server whose tree and log end with the same transaction.
     #[must_use]
     pub fn standalone(config: NodeConfig, db: Database, now: Now) -> Self {
-        let mut sessions = SessionTracker::new(config.session);
-        for (id, timeout_ms) in sessions_of(&db) {
-            sessions.track(id, timeout_ms, now.mono_ms());
-        }
+        let peer = Peer::recover_standalone(db.tree.last_zxid());
+        let node = Self::new(config, None, peer, Box::new(NoHistory), db, now);
+        node.begin_leading(&mut node.writer(), now);
+        node
+    }
+
+    /// A member of an ensemble: `peer` and `durable` as in [`Peer::member`], `db` the tree as of
+    /// `durable.applied`. It serves nobody until it is part of a quorum.
+    #[must_use]
+    pub fn member(
+        config: NodeConfig,
+        peer: PeerConfig,
+        durable: Durable,
+        db: Database,
+        history: Box<dyn History>,
+        now: Now,
+    ) -> Self {
+        let voters = peer.members.voters.len();
+        let peer = Peer::member(peer, durable, now.mono_ms());
+        Self::new(config, Some(voters), peer, history, db, now)
+    }
+
+    fn new(
+        config: NodeConfig,
+        voters: Option<usize>,
+        peer: Peer,
+        history: Box<dyn History>,
+        db: Database,
+        now: Now,
+    ) -> Self {
+        // All servers together let as much through as one would (`getGlobalOutstandingLimit`).
+        let share = voters.filter(|voters| *voters > 2).map_or(1, |voters| voters - 1);
         let writer = Writer {
-            peer: Peer::recover_standalone(db.tree.last_zxid()),
-            sessions,
-            changes: OutstandingChanges::new(config.digest_enabled.then(|| db.tree.digest())),
+            peer,
+            history,
+            role: Role::Idle,
+            reign: 0,
+            epoch_start: Zxid::ZERO,
+            sessions: SessionTracker::new(config.session),
+            changes: OutstandingChanges::new(None),
             in_flight: VecDeque::new(),
+            due: VecDeque::new(),
             clients: HashMap::new(),
             by_session: HashMap::new(),
             buffer: BytesMut::new(),
+            staged: Vec::new(),
+            retired: Vec::new(),
+            halted: false,
         };
         Self {
             reaper: Mutex::new(Reaper::new(&config, now)),
+            outstanding_limit: config.global_outstanding_limit / share,
             config,
+            is_member: voters.is_some(),
             db: RwLock::new(db),
             writer: Mutex::new(writer),
             stats: Stats::default(),
             next_client: AtomicU64::new(1),
             outstanding: AtomicUsize::new(0),
             accepts_writes: AtomicBool::new(true),
+            serving: AtomicBool::new(false),
+            installing: AtomicUsize::new(0),
         }
     }
 
@@ -180,14 +315,14 @@ impl Node {
         self.db.write().expect(NOT_POISONED)
     }
 
-    /// To be called whenever `Writer::in_flight` has changed, before its lock is released.
+    /// To be called whenever what is on its way has changed, before the writer's lock is released.
     pub(crate) fn note_outstanding(&self, writer: &Writer) {
-        self.outstanding.store(writer.in_flight.len(), Ordering::Relaxed);
+        self.outstanding.store(writer.outstanding(), Ordering::Relaxed);
     }
 
     /// Whether so much is on its way that connections with a part in it are not read.
     pub(crate) fn is_crowded(&self) -> bool {
-        self.outstanding.load(Ordering::Relaxed) > self.config.global_outstanding_limit
+        self.outstanding.load(Ordering::Relaxed) > self.outstanding_limit
     }
 
     pub(crate) fn accepts_writes(&self) -> bool {
@@ -211,14 +346,44 @@ impl Node {
     pub fn status(&self) -> Status {
         let writer = self.writer();
         let db = self.db();
+        let (sessions, pending_syncs) = match &writer.role {
+            Role::Leader(leading) => {
+                (writer.sessions.len(), leading.syncs.values().map(VecDeque::len).sum())
+            }
+            Role::Learner(_) | Role::Idle => (db.tree.sessions().len(), 0),
+        };
         Status {
+            role: self.role(&writer),
             zxid: db.tree.last_zxid(),
             node_count: db.tree.node_count(),
             connections: writer.clients.len(),
-            outstanding: writer.in_flight.len(),
-            sessions: writer.sessions.len(),
+            outstanding: writer.outstanding(),
+            sessions,
             outstanding_changes: writer.changes.len(),
+            pending_syncs,
         }
+    }
+
+    fn role(&self, writer: &Writer) -> ServerRole {
+        match &writer.role {
+            Role::Idle => ServerRole::NotServing,
+            Role::Leader(_) if !self.is_member => ServerRole::Standalone,
+            Role::Leader(_) => ServerRole::Leader,
+            Role::Learner(learning) if learning.observer => ServerRole::Observer,
+            Role::Learner(_) => ServerRole::Follower,
+        }
+    }
+
+    /// Whether clients are served. It needs no lock.
+    #[must_use]
+    pub fn is_serving(&self) -> bool {
+        self.serving.load(Ordering::Relaxed)
+    }
+
+    /// The Zab peer at this moment.
+    #[must_use]
+    pub fn quorum_status(&self) -> PeerStatus {
+        self.writer().peer.status()
     }
 
     /// The connections, by number.
@@ -229,7 +394,7 @@ impl Node {
         clients
     }
 
-    /// The sessions by the tick at which they expire, for `dump`.
+    /// The sessions by the tick at which they expire, for `dump`. Only one who leads knows.
     #[must_use]
     pub fn sessions_by_expiry(&self) -> BTreeMap<i64, Vec<SessionId>> {
         self.writer().sessions.by_expiry()
@@ -240,9 +405,17 @@ impl Node {
         self.accepts_writes.store(accept, Ordering::Relaxed);
     }
 
-    /// Begins to take down what changed since the last checkpoint, as of this moment.
-    pub fn begin_checkpoint(&self) -> Checkpoint {
-        self.db_mut().begin_checkpoint()
+    /// Begins to take down what changed since the last checkpoint, as of this moment. `None` while a
+    /// snapshot from the leader is on its way to be the state: from its
+    /// [`Write::InstallSnapshot`] on, until it is the tree.
+    ///
+    /// A checkpoint that is running then must not reach the disk behind the snapshot.
+    /// [`Database::has_begun`] says whether it is still one of this tree.
+    pub fn begin_checkpoint(&self) -> Option<Checkpoint> {
+        let mut db = self.db_mut();
+        // Under the lock: a snapshot becomes the tree under it, and has been counted before.
+        let installing = self.installing.load(Ordering::SeqCst) > 0;
+        if installing { None } else { Some(db.begin_checkpoint()) }
     }
 
     /// Ends a checkpoint; if it is not safe on disk, what it took counts as changed again.
@@ -251,11 +424,15 @@ impl Node {
         drop(spent); // outside the lock: it may be large
     }
 
-    /// A client connected from `address`.
+    /// A client connected from `address`. It is turned away at once when nobody is served.
     pub fn open(&self, address: String, outbox: Box<dyn Outbox>, now: Now) -> Arc<Client> {
         let id = WatcherId(self.next_client.fetch_add(1, Ordering::Relaxed));
         let client = Arc::new(Client::new(id, address, outbox, now));
-        self.writer().clients.insert(id, Arc::clone(&client));
+        let mut writer = self.writer();
+        if matches!(writer.role, Role::Idle) {
+            client.hang_up();
+        }
+        writer.clients.insert(id, Arc::clone(&client));
         client
     }
 
@@ -272,6 +449,19 @@ impl Node {
         let session = state.session;
         if writer.by_session.get(&session).is_some_and(|owner| owner.id == client.id) {
             writer.by_session.remove(&session);
+            if let Role::Learner(learning) = &mut writer.role {
+                learning.touches.detach(session);
+            }
+        }
+    }
+}
+
+impl Writer {
+    /// How many requests are on their way.
+    pub(crate) fn outstanding(&self) -> usize {
+        match &self.role {
+            Role::Learner(learning) => learning.forwarded.len(),
+            Role::Leader(_) | Role::Idle => self.in_flight.len(),
         }
     }
 }

@@ -4,7 +4,7 @@ use zk_proto::acl::{Acl, Id, Perms};
 use zk_proto::data::StatPersisted;
 use zk_proto::txn::Txn;
 use zk_proto::{ErrorCode, Request, SessionId, Zxid, path};
-use zk_session::SessionTracker;
+use zk_session::{Owner, SessionTracker};
 use zk_tree::DataTree;
 
 use crate::NodeConfig;
@@ -18,8 +18,12 @@ pub(crate) struct Prep<'a> {
     pub(crate) config: &'a NodeConfig,
     pub(crate) tree: &'a DataTree,
     pub(crate) changes: &'a mut OutstandingChanges,
-    pub(crate) sessions: &'a SessionTracker,
+    pub(crate) sessions: &'a mut SessionTracker,
     pub(crate) session: SessionId,
+    /// Through whom it came.
+    pub(crate) from: Owner,
+    /// Whether the server belongs to an ensemble.
+    pub(crate) is_member: bool,
     pub(crate) auth: &'a [Id],
     pub(crate) zxid: Zxid,
     pub(crate) wall_ms: i64,
@@ -70,7 +74,7 @@ impl Prep<'_> {
     }
 
     /// Reconfiguration needs an ensemble.
-    fn reconfig(&self) -> Result<Txn, ErrorCode> {
+    fn reconfig(&mut self) -> Result<Txn, ErrorCode> {
         if !self.config.reconfig_enabled {
             return Err(ErrorCode::RECONFIG_DISABLED);
         }
@@ -78,8 +82,17 @@ impl Prep<'_> {
         Err(ErrorCode::UNIMPLEMENTED)
     }
 
-    pub(crate) fn check_session(&self) -> Result<(), ErrorCode> {
-        self.sessions.check(self.session)
+    pub(crate) fn check_session(&mut self) -> Result<(), ErrorCode> {
+        // An ensemble's leader takes what it does not know for expired (`LeaderSessionTracker`).
+        if self.is_member {
+            self.check_global_session()
+        } else {
+            self.sessions.check(self.session, self.from)
+        }
+    }
+
+    pub(crate) fn check_global_session(&mut self) -> Result<(), ErrorCode> {
+        self.sessions.check_global(self.session, self.from)
     }
 
     pub(crate) fn find(&self, path: &str) -> Result<View<'_>, ErrorCode> {

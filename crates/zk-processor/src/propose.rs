@@ -3,20 +3,32 @@
 use std::sync::Arc;
 
 use bytes::BytesMut;
+use zk_proto::acl::Id;
 use zk_proto::txn::{ErrorTxn, LoggedTxn, Txn, TxnDigest, TxnHeader};
 use zk_proto::{ErrorCode, OpCode, Request, SessionId, Xid, Zxid};
-use zk_tree::DIGEST_VERSION;
-use zk_zab::{Action as PeerAction, Input};
+use zk_session::Owner;
+use zk_tree::{DIGEST_VERSION, DataTree};
+use zk_zab::Input;
 
 use crate::Now;
 use crate::client::Client;
-use crate::exchange::Exchange;
-use crate::node::{Action, InFlight, Node, Writer};
+use crate::node::{InFlight, Node, Writer};
 use crate::prep::Prep;
+use crate::role::Role;
 use crate::stats::Stats;
 
 /// Transactions are encoded into chunks of this size, which live as long as one transaction in them.
 const CHUNK: usize = 64 << 10;
+
+/// Whose write it is.
+pub(crate) struct Asker<'a> {
+    pub(crate) session: SessionId,
+    /// Through whom it came.
+    pub(crate) from: Owner,
+    pub(crate) ids: &'a [Id],
+    /// The connection, if it is one of this server.
+    pub(crate) origin: Option<&'a Arc<Client>>,
+}
 
 /// The header of the next transaction.
 pub(crate) fn header(
@@ -26,7 +38,7 @@ pub(crate) fn header(
     op: OpCode,
     now: Now,
 ) -> TxnHeader {
-    // Without a leader there are no epochs: the counter simply runs on.
+    // A standalone server has no epochs: there the counter simply runs on.
     let zxid = Zxid(writer.peer.last_proposed().0 + 1);
     TxnHeader { client_id: session, cxid: xid, zxid, time: now.wall_ms, op }
 }
@@ -36,21 +48,24 @@ impl Node {
     pub(crate) fn submit(
         &self,
         writer: &mut Writer,
-        exchange: &Exchange<'_>,
+        tree: &DataTree,
+        asker: &Asker<'_>,
         xid: Xid,
         request: Request,
-        actions: &mut dyn FnMut(Action),
+        now: Now,
     ) {
-        let (state, now) = (&*exchange.state, exchange.now);
+        let &Asker { session, from, ids, origin } = asker;
         let closes = matches!(request, Request::CloseSession);
-        let mut header = header(writer, state.session, xid, request.op(), now);
+        let mut header = header(writer, session, xid, request.op(), now);
         let mut prep = Prep {
             config: &self.config,
-            tree: &exchange.db.tree,
+            tree,
             changes: &mut writer.changes,
-            sessions: &writer.sessions,
-            session: state.session,
-            auth: &state.auth,
+            sessions: &mut writer.sessions,
+            session,
+            from,
+            is_member: self.is_member,
+            auth: ids,
             zxid: header.zxid,
             wall_ms: now.wall_ms,
             stats: &self.stats,
@@ -60,9 +75,9 @@ impl Node {
             Txn::Error(ErrorTxn { err })
         });
         if closes {
-            writer.sessions.set_closing(state.session);
+            writer.sessions.set_closing(session);
         }
-        self.propose(writer, header, txn, Some(exchange.client), actions);
+        self.propose(writer, header, txn, origin, now);
     }
 
     /// Prepares and proposes a write that no client asked for; whether it was worth it.
@@ -72,16 +87,20 @@ impl Node {
         session: SessionId,
         op: OpCode,
         now: Now,
-        actions: &mut dyn FnMut(Action),
         prepare: impl FnOnce(&mut Prep<'_>) -> Result<Txn, ErrorCode>,
     ) -> bool {
+        if !writer.peer.may_propose() {
+            return false; // the next leader's to do
+        }
         let header = header(writer, session, Xid(0), op, now);
         let prepared = prepare(&mut Prep {
             config: &self.config,
             tree: &self.db().tree,
             changes: &mut writer.changes,
-            sessions: &writer.sessions,
+            sessions: &mut writer.sessions,
             session,
+            from: Owner::LOCAL,
+            is_member: self.is_member,
             auth: &[],
             zxid: header.zxid,
             wall_ms: now.wall_ms,
@@ -89,17 +108,19 @@ impl Node {
         });
         // What has become impossible is not worth a transaction: nobody waits for its answer.
         let Ok(txn) = prepared else { return false };
-        self.propose(writer, header, txn, None, actions);
+        self.propose(writer, header, txn, None, now);
         true
     }
 
+    /// Hands a transaction to the peer. [`Self::run`] is to be called afterwards, when no lock but the
+    /// writer's is held.
     pub(crate) fn propose(
         &self,
         writer: &mut Writer,
         header: TxnHeader,
         txn: Txn,
         origin: Option<&Arc<Client>>,
-        actions: &mut dyn FnMut(Action),
+        now: Now,
     ) {
         // An error changes nothing, and upstream logs it without a digest.
         let changes = !matches!(txn, Txn::Error(_));
@@ -115,15 +136,13 @@ impl Node {
         txn.encode(&mut writer.buffer);
         let bytes = writer.buffer.split().freeze();
         writer.in_flight.push_back(InFlight::Txn { txn, origin: origin.cloned() });
-        Stats::add(&self.stats.proposals, 1);
-        writer.peer.step(Input::Propose { zxid: header.zxid, txn: bytes });
-        while let Some(action) = writer.peer.poll_action() {
-            match action {
-                PeerAction::Persist { token, write } => actions(Action::Persist { token, write }),
-                PeerAction::Deliver { .. } => {
-                    unreachable!("nothing is delivered before it is on disk")
-                }
-            }
+        if let Role::Leader(leading) = &mut writer.role {
+            leading.last_txn = header.zxid;
         }
+        Stats::add(&self.stats.proposals, 1);
+        if self.is_member {
+            self.stats.proposal_size.record(bytes.len());
+        }
+        writer.step(now, Input::Propose { zxid: header.zxid, txn: bytes });
     }
 }

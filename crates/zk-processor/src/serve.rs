@@ -7,10 +7,14 @@ use bytes::Bytes;
 use zk_proto::proto::RequestHeader;
 use zk_proto::txn::{ErrorTxn, Txn};
 use zk_proto::{ErrorCode, OpCode, Reader, Record, Request, RequestError, Xid};
+use zk_session::Owner;
 
 use crate::client::{Client, Pending, Phase};
+use crate::connect::HANDS_OVER;
 use crate::exchange::Exchange;
 use crate::node::{Action, Flow, InFlight, Node, Served, Writer};
+use crate::propose::Asker;
+use crate::role::{Learning, Role};
 use crate::stats::{Stats, Tally};
 use crate::{Now, propose};
 
@@ -21,6 +25,9 @@ pub(crate) const PENDING_MAX: usize = 2048;
 /// Bytes of replies to one batch of frames; the frames behind wait for the next call, so that the
 /// shell can send in between.
 const REPLY_BYTES_MAX: usize = 1 << 20;
+
+/// A request header's length, in bytes.
+const HEADER_LEN: usize = 8;
 
 /// A request as it came in, decoded before any lock is taken.
 struct Incoming {
@@ -38,7 +45,7 @@ impl Incoming {
 }
 
 /// Whether an operation goes through prep (or, as sync, keeps the order with those that do).
-fn is_write(op: OpCode) -> bool {
+pub(crate) fn is_write(op: OpCode) -> bool {
     matches!(
         op,
         OpCode::CREATE
@@ -57,7 +64,7 @@ fn is_write(op: OpCode) -> bool {
 
 /// Whether an operation makes the log grow for good: what is refused while the disk is nearly full.
 /// Deletes and the end of sessions free more than they take.
-fn grows(op: OpCode) -> bool {
+pub(crate) fn grows(op: OpCode) -> bool {
     is_write(op) && !matches!(op, OpCode::DELETE | OpCode::SYNC | OpCode::CLOSE_SESSION)
 }
 
@@ -128,14 +135,15 @@ impl Node {
             Exchange { node: self, db: &db, client, state: &mut state, now, tally: &mut tally };
         let mut served = Served { flow: Flow::Continue, reads: 0 };
         let mut taken = 0;
-        for incoming in requests {
+        for (incoming, frame) in requests.into_iter().zip(&*frames) {
             if exchange.state.phase != Phase::Open || exchange.tally.reply_bytes > REPLY_BYTES_MAX {
                 break;
             }
             taken += 1;
-            if let Err(why) =
-                self.serve_one(&mut exchange, incoming, writer.as_deref_mut(), &mut served, actions)
-            {
+            let writer = writer.as_deref_mut();
+            let result =
+                self.serve_one(&mut exchange, incoming, frame, writer, &mut served, actions);
+            if let Err(why) = result {
                 served.flow = Flow::Close(why);
                 break;
             }
@@ -152,8 +160,7 @@ impl Node {
         drop(state);
         drop(db);
         if let Some(writer) = &mut writer {
-            self.deliver_waiting(writer, now);
-            self.note_outstanding(writer);
+            self.run(writer, now, actions);
         }
         drop(writer);
         Stats::add(&self.stats.packets_received, taken as u64);
@@ -167,6 +174,7 @@ impl Node {
         &self,
         exchange: &mut Exchange<'_>,
         incoming: Incoming,
+        frame: &Bytes,
         writer: Option<&mut Writer>,
         served: &mut Served,
         actions: &mut dyn FnMut(Action),
@@ -186,25 +194,25 @@ impl Node {
             return Ok(());
         }
         match (request, writer) {
-            (Ok(Request::Sync(request)), Some(writer)) => {
-                exchange.state.pending.push_back(Pending::Write { xid, op, since: now });
-                let origin = Arc::clone(exchange.client);
-                writer.in_flight.push_back(InFlight::Sync { path: request.path, origin });
-            }
             (Ok(request), Some(writer)) if is_write(op) => {
-                exchange.state.pending.push_back(Pending::Write { xid, op, since: now });
-                if op == OpCode::CLOSE_SESSION {
-                    exchange.state.phase = Phase::Closing;
+                if let Role::Learner(learning) = &mut writer.role {
+                    self.forward(learning, exchange, xid, request, frame, actions);
+                } else {
+                    return self.write(writer, exchange, xid, request);
                 }
-                self.submit(writer, exchange, xid, request, actions);
             }
             // Nothing was prepared, but it has its place in the order, as upstream has it.
-            (Err(RequestError::Body(_)), Some(writer)) if is_write(op) && op != OpCode::SYNC => {
+            (Err(RequestError::Body(_)), Some(writer))
+                if is_write(op) && op != OpCode::SYNC && matches!(writer.role, Role::Leader(_)) =>
+            {
+                if !writer.peer.may_propose() {
+                    return Err(HANDS_OVER);
+                }
                 exchange.state.pending.push_back(Pending::Write { xid, op, since: now });
                 let session = exchange.state.session;
                 let header = propose::header(writer, session, xid, OpCode::ERROR, now);
                 let txn = Txn::Error(ErrorTxn { err: ErrorCode::MARSHALLING_ERROR });
-                self.propose(writer, header, txn, Some(exchange.client), actions);
+                self.propose(writer, header, txn, Some(exchange.client), now);
             }
             (Ok(request), _) => {
                 if exchange.state.pending.is_empty() {
@@ -219,6 +227,7 @@ impl Node {
                     });
                 }
             }
+            // Neither is the leader asked for what it could not read.
             (Err(RequestError::Body(_)), _) => exchange.enqueue(fail(ErrorCode::MARSHALLING_ERROR)),
             (Err(RequestError::UnknownOp(_)), _) => {
                 let err = ErrorCode::UNIMPLEMENTED;
@@ -228,6 +237,66 @@ impl Node {
             }
         }
         Ok(())
+    }
+}
+
+impl Node {
+    /// A client's write, or its sync, where they are prepared.
+    fn write(
+        &self,
+        writer: &mut Writer,
+        exchange: &mut Exchange<'_>,
+        xid: Xid,
+        request: Request,
+    ) -> Result<(), &'static str> {
+        let (op, now) = (request.op(), exchange.now);
+        if let Request::Sync(request) = request {
+            exchange.state.pending.push_back(Pending::Write { xid, op, since: now });
+            let origin = Arc::clone(exchange.client);
+            writer.in_flight.push_back(InFlight::Sync { path: request.path, origin });
+            return Ok(());
+        }
+        if !writer.peer.may_propose() {
+            return Err(HANDS_OVER);
+        }
+        exchange.state.pending.push_back(Pending::Write { xid, op, since: now });
+        if op == OpCode::CLOSE_SESSION {
+            exchange.state.phase = Phase::Closing;
+        }
+        let asker = Asker {
+            session: exchange.state.session,
+            from: Owner::LOCAL,
+            ids: &exchange.state.auth,
+            origin: Some(exchange.client),
+        };
+        self.submit(writer, &exchange.db.tree, &asker, xid, request, now);
+        Ok(())
+    }
+
+    /// The same where they are the leader's to prepare.
+    fn forward(
+        &self,
+        learning: &mut Learning,
+        exchange: &mut Exchange<'_>,
+        xid: Xid,
+        request: Request,
+        frame: &Bytes,
+        actions: &mut dyn FnMut(Action),
+    ) {
+        let (op, since) = (request.op(), exchange.now);
+        let body = frame.slice(HEADER_LEN..);
+        Stats::add(&self.stats.requests_forwarded, 1);
+        exchange.state.pending.push_back(Pending::Write { xid, op, since });
+        if op == OpCode::CLOSE_SESSION {
+            exchange.state.phase = Phase::Closing;
+        }
+        let (session, ids) = (exchange.state.session, &exchange.state.auth);
+        if let Request::Sync(request) = request {
+            let path = request.path;
+            learning.forward_sync(session, xid, path, body, ids, exchange.client, actions);
+        } else {
+            learning.forward(session, xid, op, body, Some(ids), exchange.client, actions);
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use crate::Now;
 
@@ -127,6 +127,45 @@ impl HistogramSnapshot {
     }
 }
 
+/// The last, least and greatest of some sizes, in bytes; all 0 before the first.
+#[derive(Debug, Default)]
+pub struct Sizes {
+    last: AtomicUsize,
+    min: AtomicUsize,
+    max: AtomicUsize,
+}
+
+impl Sizes {
+    /// Only one thread at a time records.
+    pub(crate) fn record(&self, size: usize) {
+        let first = self.last.swap(size, Ordering::Relaxed) == 0;
+        if first || size < self.min.load(Ordering::Relaxed) {
+            self.min.store(size, Ordering::Relaxed);
+        }
+        if size > self.max.load(Ordering::Relaxed) {
+            self.max.store(size, Ordering::Relaxed);
+        }
+    }
+
+    /// The last one.
+    #[must_use]
+    pub fn last(&self) -> usize {
+        self.last.load(Ordering::Relaxed)
+    }
+
+    /// The least.
+    #[must_use]
+    pub fn min(&self) -> usize {
+        self.min.load(Ordering::Relaxed)
+    }
+
+    /// The greatest.
+    #[must_use]
+    pub fn max(&self) -> usize {
+        self.max.load(Ordering::Relaxed)
+    }
+}
+
 macro_rules! stats {
     ($($(#[$meta:meta])* $name:ident,)*) => {
         /// Counters since the start of the server (or the last reset of those that `srst` resets).
@@ -139,6 +178,8 @@ macro_rules! stats {
             pub update_latency: Histogram,
             /// All requests: what `srvr` shows as latency.
             pub latency: Histogram,
+            /// Proposals of a leader, in bytes.
+            pub proposal_size: Sizes,
             /// Writes refused for a hard quota, by the top-level znode that they were below.
             quota_exceeded_by_namespace: Mutex<BTreeMap<String, u64>>,
         }
@@ -182,6 +223,20 @@ stats! {
     node_children_watches,
     /// Containers and TTL znodes removed.
     containers_deleted,
+    /// Requests that learners forwarded to this leader.
+    learner_requests,
+    /// Sessions that learners asked this leader about.
+    learner_revalidations,
+    /// Proposals that this learner received.
+    learner_proposals_received,
+    /// Commits that this learner received.
+    learner_commits_received,
+    /// Requests that this learner forwarded.
+    requests_forwarded,
+    /// Connections closed because their client had gone on to another server.
+    sessions_moved,
+    /// Clients turned away because nobody is served.
+    closed_not_serving,
 }
 
 /// A latency seen several times in a row: what is delivered together was mostly asked for together.

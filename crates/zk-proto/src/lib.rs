@@ -29,6 +29,7 @@ pub mod persistence;
 pub mod proto;
 pub mod quorum;
 mod request;
+pub mod snapshot;
 pub mod txn;
 pub mod watch;
 

@@ -3,14 +3,18 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Mutex, MutexGuard, OnceLock};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+use tokio::sync::Notify;
 use zk_config::ServerConfig;
 use zk_processor::{Histogram, Node, Now};
 use zk_tree::WatcherId;
 
+use crate::Exit;
 use crate::admin::four_letter::TraceMask;
+use crate::admin::quorum::QuorumCounters;
+use crate::quorum::Quorum;
 use crate::storage::StoreQueue;
 
 /// The two clocks that the core is told.
@@ -80,6 +84,8 @@ pub struct Counters {
     pub peers: Peers,
     /// What `stmk` sets.
     pub trace_mask: TraceMask,
+    /// What happened between members.
+    pub quorum: QuorumCounters,
 }
 
 /// The other ends of the connections: the core knows their addresses, but not their ports.
@@ -115,6 +121,13 @@ impl Counters {
     }
 }
 
+/// Why the server has to stop, once it has to.
+#[derive(Debug, Default)]
+pub struct Ending {
+    reason: OnceLock<(Exit, String)>,
+    notify: Notify,
+}
+
 /// One running server.
 #[derive(Debug)]
 pub struct Context {
@@ -132,4 +145,35 @@ pub struct Context {
     pub queue: StoreQueue,
     /// Whether the disk is nearly full.
     pub disk_low: AtomicBool,
+    /// What only a member of an ensemble has.
+    pub quorum: Option<Quorum>,
+    /// Why it has to stop.
+    pub ending: Ending,
+}
+
+impl Context {
+    /// What a member of an ensemble has.
+    ///
+    /// # Panics
+    /// On a standalone server, whose core asks for nothing that needs it.
+    pub(crate) fn quorum(&self) -> &Quorum {
+        self.quorum.as_ref().expect("only a member of an ensemble has links and votes")
+    }
+
+    /// The server has to stop, with this exit code.
+    pub(crate) fn end(&self, exit: Exit, why: String) {
+        tracing::error!("the server stops: {why}");
+        drop(self.ending.reason.set((exit, why))); // the first reason is the one that counts
+        self.ending.notify.notify_one();
+    }
+
+    /// Waits until the server has to stop, and says why.
+    pub(crate) async fn ended(&self) -> (Exit, String) {
+        loop {
+            if let Some(reason) = self.ending.reason.get() {
+                return reason.clone();
+            }
+            self.ending.notify.notified().await;
+        }
+    }
 }

@@ -15,6 +15,10 @@ pub enum Exit {
     DataDir,
     /// The admin server or the metrics endpoint cannot start.
     Admin,
+    /// What the ensemble has decided cannot be reconciled with what is on disk here.
+    Halted,
+    /// A port between members cannot be bound.
+    QuorumPort,
 }
 
 impl From<Exit> for ExitCode {
@@ -25,6 +29,8 @@ impl From<Exit> for ExitCode {
             Exit::Invocation => 2,
             Exit::DataDir => 3,
             Exit::Admin => 4,
+            Exit::Halted => 13,
+            Exit::QuorumPort => 14,
         })
     }
 }

@@ -10,11 +10,13 @@
 //!   outbox's.
 //! - A panic anywhere ends the process: a server that has lost a thread must not go on answering.
 
+pub mod actions;
 pub mod admin;
 pub mod client;
 pub mod context;
 mod exit;
 pub mod log;
+pub mod quorum;
 mod server;
 pub mod storage;
 pub mod version;

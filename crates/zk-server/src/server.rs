@@ -1,7 +1,7 @@
 //! Starting, serving, stopping.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
@@ -11,18 +11,22 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
-use zk_config::ServerConfig;
+use zk_config::{Role, ServerConfig};
 use zk_processor::{Authenticator, ContainerConfig, DigestAlgorithm, Node, NodeConfig};
-use zk_proto::ServerId;
 use zk_proto::create_mode::ExtendedTypes;
+use zk_proto::{ServerId, SessionId};
 use zk_session::{SessionConfig, first_id};
 use zk_storage::{LogConfig, StorageConfig};
 use zk_tree::TreeConfig;
+use zk_zab::{Members, PeerConfig};
 
+use crate::actions::Batch;
 use crate::client::{Listener, flush_touched};
-use crate::context::{Clock, Context, Counters};
-use crate::storage::{self, Batch, StoreQueue};
+use crate::context::{Clock, Context, Counters, Ending};
+use crate::quorum::{self, Quorum, Snapshots};
+use crate::storage::{self, StoreQueue};
 use crate::{Exit, admin};
 
 /// How often the core is told the time, at least: sessions expire to within a tick of it.
@@ -30,6 +34,9 @@ const TICK_MAX: Duration = Duration::from_millis(100);
 
 /// More often than this no session's expiry needs it.
 const TICK_MIN: Duration = Duration::from_millis(5);
+
+/// How often the core of a member is told the time: an election ends at one.
+const TICK_MEMBER: Duration = Duration::from_millis(10);
 
 /// The timers' resolution: `znode.container.checkIntervalMs` cannot ask for more.
 const REAPING_MIN: Duration = Duration::from_millis(1);
@@ -70,6 +77,9 @@ pub enum StartError {
     /// The configuration asks for what is not there.
     #[error("{0}")]
     Config(String),
+    /// It had started, and had to stop; this is why.
+    #[error("{1}")]
+    Ended(Exit, String),
 }
 
 impl StartError {
@@ -86,6 +96,7 @@ impl StartError {
             Self::Config(_) => Exit::Invocation,
             Self::Metrics { .. } => Exit::Admin,
             Self::Bind { .. } | Self::System(_) => Exit::Unexpected,
+            Self::Ended(exit, _) => *exit,
         }
     }
 }
@@ -114,9 +125,17 @@ impl Running {
         &self.context
     }
 
+    /// Waits until the server has to stop by itself: with which exit code, and why.
+    pub async fn ended(&self) -> (Exit, String) {
+        self.context.ended().await
+    }
+
     /// Stops: no new connections or requests, what was accepted gets durable, then everything ends.
     pub async fn stop(mut self) {
         self.tasks.shutdown().await;
+        if let Some(quorum) = &self.context.quorum {
+            quorum.stop().await;
+        }
         if self.stop_checkpoints.try_send(()).is_err() {
             tracing::debug!("the checkpoint thread has ended already");
         }
@@ -137,13 +156,6 @@ impl Running {
 pub fn start(config: ServerConfig) -> Result<Running, StartError> {
     let clock = Clock::start();
     let now = clock.now();
-    if config.ensemble.has_peers() {
-        return Err(StartError::Config(
-            "the configuration names several servers: ensembles come with a later release; \
-             leave one server.N line or none"
-                .into(),
-        ));
-    }
     let address = client_address(&config)?;
     let extended_types = if config.tree.extended_types_enabled {
         ExtendedTypes::Enabled
@@ -156,11 +168,14 @@ pub fn start(config: ServerConfig) -> Result<Running, StartError> {
             return Err(StartError::NoFolder(missing.clone()));
         }
     }
-    let digest_enabled = config.storage.digest_enabled;
-    let recovered =
-        storage::recover(&storage_config(&config), TreeConfig { extended_types, digest_enabled })?;
+    let member = config.member_id().map(quorum::server_id);
+    let tree = TreeConfig { extended_types, digest_enabled: config.storage.digest_enabled };
+    let recovered = match member {
+        None => storage::recover(&storage_config(&config), tree)?,
+        Some(_) => storage::recover_member(&storage_config(&config), tree)?,
+    };
     tracing::info!(
-        zxid = %recovered.db.tree.last_zxid(), znodes = recovered.db.tree.node_count(),
+        zxid = %recovered.last_logged(), znodes = recovered.db.tree.node_count(),
         sessions = recovered.db.tree.sessions().len(), replayed = recovered.replayed,
         load_ms = recovered.load_us / 1000, replay_ms = recovered.replay_us / 1000, "data loaded"
     );
@@ -170,30 +185,57 @@ pub fn start(config: ServerConfig) -> Result<Running, StartError> {
     let client_address = listener.local_addr()?;
     let metrics = metrics_listener(&config)?;
 
-    let node =
-        Node::standalone(node_config(&config, extended_types, now.wall_ms), recovered.db, now);
+    let counters = Counters {
+        load_state_us: AtomicU64::new(recovered.load_us),
+        replay_us: AtomicU64::new(recovered.replay_us),
+        replayed: AtomicU64::new(recovered.replayed),
+        ..Counters::default()
+    };
+    let log_handle = recovered.log.handle();
+    let state = Arc::new(recovered.state);
+    let id = member.unwrap_or(STANDALONE_ID);
+    let started_wall_ms = now.wall_ms;
+    // Loading may have taken a while, which is nobody's delay.
+    let now = clock.now();
+    let node_config = node_config(&config, extended_types, first_id(id, started_wall_ms));
+    let (node, quorum) = match (member, recovered.member) {
+        (Some(id), Some(member)) => {
+            let peer = peer_config(&config, id);
+            let snapshots = Snapshots {
+                log: log_handle.clone(),
+                state: Arc::clone(&state),
+                tree,
+                sending: Arc::new(Semaphore::new(
+                    config.ensemble.leader_max_concurrent_snap_syncs.max(1) as usize,
+                )),
+            };
+            let quorum = Quorum::new(id, &config, snapshots);
+            let node =
+                Node::member(node_config, peer, member.durable, recovered.db, member.history, now);
+            (node, Some(quorum))
+        }
+        (_, _) => (Node::standalone(node_config, recovered.db, now), None), // no member
+    };
     let context = Arc::new(Context {
         node,
         clock,
-        started_wall_ms: now.wall_ms,
-        counters: Counters {
-            load_state_us: AtomicU64::new(recovered.load_us),
-            replay_us: AtomicU64::new(recovered.replay_us),
-            replayed: AtomicU64::new(recovered.replayed),
-            ..Counters::default()
-        },
+        started_wall_ms,
+        counters,
         queue: StoreQueue::default(),
         disk_low: AtomicBool::new(false),
+        quorum,
+        ending: Ending::default(),
         config,
     });
-    let log_handle = recovered.log.handle();
     let store = {
-        let (context, log) = (Arc::clone(&context), recovered.log);
-        Builder::new().name("store".into()).spawn(move || storage::run_store(&context, log))?
+        let (context, log, state) = (Arc::clone(&context), recovered.log, Arc::clone(&state));
+        Builder::new()
+            .name("store".into())
+            .spawn(move || storage::run_store(&context, log, &state))?
     };
     let (stop_checkpoints, stop) = sync_channel(1);
     let checkpoints = {
-        let (context, state) = (Arc::clone(&context), recovered.state);
+        let context = Arc::clone(&context);
         Builder::new()
             .name("checkpoint".into())
             .spawn(move || storage::run_checkpoints(&context, &state, &log_handle, &stop))?
@@ -205,7 +247,14 @@ pub fn start(config: ServerConfig) -> Result<Running, StartError> {
         tracing::info!(address = %listener.local_addr()?, "serving metrics");
         tasks.spawn(admin::metrics::serve(Arc::clone(&context), listener, std::future::pending()));
     }
-    tracing::info!(address = %client_address, "serving clients");
+    let own = context.config.member_id().and_then(|id| context.config.ensemble.members.get(&id));
+    if let (Some(quorum), Some(own)) = (&context.quorum, own) {
+        quorum.listen(&context, own, &mut tasks);
+        tasks.spawn(admin::quorum::run(Arc::clone(&context)));
+        tracing::info!(id = own.id, address = %client_address, "member of an ensemble; clients are served once there is a leader");
+    } else {
+        tracing::info!(address = %client_address, "serving clients");
+    }
     Ok(Running { context, client_address, tasks, store, checkpoints, stop_checkpoints })
 }
 
@@ -225,6 +274,7 @@ pub fn run(config: ServerConfig) -> Result<(), StartError> {
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
+            (exit, why) = running.ended() => return Err(StartError::Ended(exit, why)),
         }
         tracing::info!("stopping");
         running.stop().await;
@@ -237,12 +287,15 @@ pub fn run(config: ServerConfig) -> Result<(), StartError> {
 async fn ticks(context: Arc<Context>) {
     let tick = Duration::from_millis(context.config.tick_time_ms.into());
     let reaping = Duration::from_millis(context.config.tree.container_check_interval_ms.into());
-    let period = (tick / 4).max(TICK_MIN).min(TICK_MAX).min(reaping.max(REAPING_MIN));
+    let mut period = (tick / 4).max(TICK_MIN).min(TICK_MAX).min(reaping.max(REAPING_MIN));
+    if context.quorum.is_some() {
+        period = period.min(TICK_MEMBER);
+    }
     let mut interval = tokio::time::interval(period);
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
     loop {
         interval.tick().await;
-        let mut batch = Batch::new(&context.queue);
+        let mut batch = Batch::new(&context);
         context.node.on_tick(context.clock.now(), &mut |action| batch.push(action));
         drop(batch);
         flush_touched(&context);
@@ -285,13 +338,7 @@ fn client_address(config: &ServerConfig) -> Result<SocketAddr, StartError> {
 /// Without a host: every address of the machine, of both families where it has both.
 fn resolve(host: Option<&str>, port: u16) -> Result<SocketAddr, StartError> {
     let Some(host) = host.filter(|host| !matches!(*host, "" | "0.0.0.0" | "::" | "*")) else {
-        let any = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), port);
-        let has_v6 = std::net::UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).is_ok();
-        return Ok(if has_v6 {
-            any
-        } else {
-            SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), port)
-        });
+        return Ok(quorum::wildcard(port));
     };
     let no_address = || StartError::Config(format!("{host} has no address"));
     (host, port).to_socket_addrs().map_err(|_| no_address())?.next().ok_or_else(no_address)
@@ -322,13 +369,44 @@ fn storage_config(config: &ServerConfig) -> StorageConfig {
     }
 }
 
-fn node_config(config: &ServerConfig, extended_types: ExtendedTypes, start_ms: i64) -> NodeConfig {
+fn peer_config(config: &ServerConfig, id: ServerId) -> PeerConfig {
+    let ensemble = &config.ensemble;
+    let with_role = |role| {
+        let members = ensemble.members.values().filter(move |member| member.role == role);
+        members.map(|member| quorum::server_id(member.id)).collect()
+    };
+    let members = Members {
+        voters: with_role(Role::Participant),
+        observers: with_role(Role::Observer),
+        text: ensemble.text(),
+        version: i64::try_from(ensemble.version).unwrap_or(i64::MAX),
+    };
+    PeerConfig {
+        tick_ms: config.tick_time_ms.into(),
+        init_limit_ticks: ensemble.init_limit_ticks.into(),
+        sync_limit_ticks: ensemble.sync_limit_ticks.into(),
+        connect_limit_ticks: ensemble.connect_to_learner_master_limit_ticks.into(),
+        connect_retry_ms: ensemble.leader_connect_delay_during_retry_ms.into(),
+        notification_interval_min_ms: ensemble.min_notification_interval_ms.into(),
+        notification_interval_max_ms: ensemble.max_notification_interval_ms.into(),
+        commit_log_count: ensemble.commit_log_count as usize,
+        snapshot_size_factor: ensemble.snapshot_size_factor,
+        force_snapshot_sync: ensemble.force_snapshot_sync,
+        ..PeerConfig::new(id, members)
+    }
+}
+
+fn node_config(
+    config: &ServerConfig,
+    extended_types: ExtendedTypes,
+    first_id: SessionId,
+) -> NodeConfig {
     let ms = |ms: u32| i32::try_from(ms).unwrap_or(i32::MAX);
     let session = SessionConfig {
         tick_ms: config.tick_time_ms.into(),
         min_timeout_ms: ms(config.min_session_timeout_ms),
         max_timeout_ms: ms(config.max_session_timeout_ms),
-        first_id: first_id(STANDALONE_ID, start_ms),
+        first_id,
     };
     let auth = &config.auth;
     let has_provider = |class: &str| {

@@ -34,6 +34,13 @@ pub fn first_id(server_id: ServerId, start_ms: i64) -> SessionId {
 pub struct Heard(Arc<AtomicI64>);
 
 impl Heard {
+    /// Not heard of since the last look.
+    const NEVER: i64 = i64::MIN;
+
+    pub(crate) fn new(now_ms: i64) -> Self {
+        Self(Arc::new(AtomicI64::new(now_ms)))
+    }
+
     /// The session was heard of at `now_ms`.
     pub fn touch(&self, now_ms: i64) {
         self.0.store(now_ms, Ordering::Relaxed);
@@ -42,12 +49,30 @@ impl Heard {
     fn at(&self) -> i64 {
         self.0.load(Ordering::Relaxed)
     }
+
+    /// Whether it was touched since the last call.
+    pub(crate) fn take(&self) -> bool {
+        self.0.swap(Self::NEVER, Ordering::Relaxed) != Self::NEVER
+    }
+}
+
+/// Through whom a session's requests come: one that comes through somebody else comes from a
+/// connection that the client has left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Owner(pub u64);
+
+impl Owner {
+    /// The server's own connections. Among themselves they need no owner: an older one is closed when
+    /// the client comes back.
+    pub const LOCAL: Self = Self(0);
 }
 
 #[derive(Debug)]
 struct Session {
     timeout_ms: i32,
     closing: bool,
+    /// `None`: whoever comes first.
+    owner: Option<Owner>,
     heard: Heard,
     /// The bucket of the queue that counts for it.
     queued: i64,
@@ -89,21 +114,33 @@ impl SessionTracker {
 
     /// Follows a session from now on. One that is already followed keeps its state.
     pub fn track(&mut self, id: SessionId, timeout_ms: i32, now_ms: i64) {
-        // A restored session whose id this server would give next: the clock went back.
-        if id.0 >> 56 == self.next_id.0 >> 56 && id >= self.next_id {
-            self.next_id = SessionId(id.0.wrapping_add(1));
-        }
+        self.skip_id(id);
         if self.sessions.contains_key(&id) {
             return;
         }
-        let heard = Heard(Arc::new(AtomicI64::new(now_ms)));
+        let heard = Heard::new(now_ms);
         let queued = bucket(now_ms + i64::from(timeout_ms), self.config.tick_ms);
         self.expiry.insert(queued, id);
-        self.sessions.insert(id, Session { timeout_ms, closing: false, heard, queued });
+        let session = Session { timeout_ms, closing: false, owner: None, heard, queued };
+        self.sessions.insert(id, session);
     }
 
-    /// A client comes back to its session: touches it, and from now on `timeout_ms` counts.
-    /// `None` if the session is closing or gone.
+    /// This session exists: its id is not given to another one. It can be one that this server would
+    /// give next, if the clock went back.
+    pub fn skip_id(&mut self, id: SessionId) {
+        if id.0 >> 56 == self.next_id.0 >> 56 && id >= self.next_id {
+            self.next_id = SessionId(id.0.wrapping_add(1));
+        }
+    }
+
+    /// Follows no session any more. Ids go on.
+    pub fn clear(&mut self) {
+        self.sessions = BTreeMap::new();
+        self.expiry = ExpiryQueue::default();
+    }
+
+    /// A client comes back to its session, or was heard of elsewhere: touches it, and from now on
+    /// `timeout_ms` counts. `None` if the session is closing or gone.
     pub fn reattach(&mut self, id: SessionId, timeout_ms: i32, now_ms: i64) -> Option<Heard> {
         let session = self.sessions.get_mut(&id).filter(|session| !session.closing)?;
         session.timeout_ms = timeout_ms;
@@ -123,24 +160,45 @@ impl SessionTracker {
         self.sessions.get(&id).map(|session| session.heard.clone())
     }
 
-    /// Whether a request of this session may be prepared.
+    /// Whether a request of this session that came through `from` may be prepared. The first one of a
+    /// session without an owner makes `from` the owner.
     ///
     /// # Errors
-    /// `SESSION_EXPIRED` while it is closing, `UNKNOWN_SESSION` afterwards.
-    pub fn check(&self, id: SessionId) -> Result<(), ErrorCode> {
-        match self.sessions.get(&id) {
+    /// `SESSION_EXPIRED` while it is closing, `UNKNOWN_SESSION` afterwards, `SESSION_MOVED` if somebody
+    /// else is the owner.
+    pub fn check(&mut self, id: SessionId, from: Owner) -> Result<(), ErrorCode> {
+        match self.sessions.get_mut(&id) {
             None => Err(ErrorCode::UNKNOWN_SESSION),
             Some(session) if session.closing => Err(ErrorCode::SESSION_EXPIRED),
-            Some(_) => Ok(()),
+            Some(session) => {
+                let owner = *session.owner.get_or_insert(from);
+                if owner == from { Ok(()) } else { Err(ErrorCode::SESSION_MOVED) }
+            }
         }
     }
 
     /// [`Self::check`] for what belongs to a session: an unknown one has expired.
     ///
     /// # Errors
-    /// `SESSION_EXPIRED`.
-    pub fn check_global(&self, id: SessionId) -> Result<(), ErrorCode> {
-        self.check(id).map_err(|_| ErrorCode::SESSION_EXPIRED)
+    /// `SESSION_EXPIRED` or `SESSION_MOVED`.
+    pub fn check_global(&mut self, id: SessionId, from: Owner) -> Result<(), ErrorCode> {
+        self.check(id, from).map_err(|err| match err {
+            ErrorCode::UNKNOWN_SESSION => ErrorCode::SESSION_EXPIRED,
+            other => other, // an open value
+        })
+    }
+
+    /// Whether the session is there and not closing.
+    #[must_use]
+    pub fn is_alive(&self, id: SessionId) -> bool {
+        self.sessions.get(&id).is_some_and(|session| !session.closing)
+    }
+
+    /// The session's requests come through `owner` from now on.
+    pub fn set_owner(&mut self, id: SessionId, owner: Owner) {
+        if let Some(session) = self.sessions.get_mut(&id).filter(|session| !session.closing) {
+            session.owner = Some(owner);
+        }
     }
 
     /// A closeSession is on its way; nothing else of this session is accepted.
@@ -174,13 +232,6 @@ impl SessionTracker {
             }
         }
         expired
-    }
-
-    /// Gives every session a full timeout from `now_ms`, as a new leader must.
-    pub fn touch_all(&mut self, now_ms: i64) {
-        for session in self.sessions.values() {
-            session.heard.touch(now_ms);
-        }
     }
 
     /// How many sessions there are.
@@ -235,7 +286,7 @@ mod tests {
             tracker.track(A, 300, start);
             let expired_at = (start..).find(|now| !tracker.expire(*now).is_empty()).unwrap();
             assert!(expired_at > start + 300 && expired_at <= start + 400, "{start}: {expired_at}");
-            assert_eq!(tracker.check(A), Err(ErrorCode::SESSION_EXPIRED));
+            assert_eq!(tracker.check(A, Owner::LOCAL), Err(ErrorCode::SESSION_EXPIRED));
             assert!(tracker.expire(expired_at + 10_000).is_empty(), "expired twice");
         }
     }
@@ -262,8 +313,8 @@ mod tests {
         assert!(tracker.reattach(A, 200, 400).is_none(), "an expired session came back");
         tracker.remove(A);
         assert!(tracker.reattach(A, 200, 400).is_none());
-        assert_eq!(tracker.check(A), Err(ErrorCode::UNKNOWN_SESSION));
-        assert_eq!(tracker.check_global(A), Err(ErrorCode::SESSION_EXPIRED));
+        assert_eq!(tracker.check(A, Owner::LOCAL), Err(ErrorCode::UNKNOWN_SESSION));
+        assert_eq!(tracker.check_global(A, Owner::LOCAL), Err(ErrorCode::SESSION_EXPIRED));
     }
 
     #[test]
@@ -319,7 +370,7 @@ mod tests {
                         for id in &expired {
                             let (heard, timeout_ms) = model.remove(id).unwrap();
                             assert!(now > heard + i64::from(timeout_ms), "expired too early");
-                            assert_eq!(tracker.check(*id), Err(ErrorCode::SESSION_EXPIRED));
+                            assert_eq!(tracker.check(*id, Owner::LOCAL), Err(ErrorCode::SESSION_EXPIRED));
                             tracker.remove(*id);
                         }
                         for (heard, timeout_ms) in model.values() {
@@ -338,6 +389,33 @@ mod tests {
         tracker.track(SessionId(0x0200_0000_0000_0000), 300, 0);
         assert_eq!(tracker.next_id(), SessionId(A.0 + 6));
         assert_eq!(tracker.next_id(), SessionId(A.0 + 7));
+    }
+
+    #[test]
+    fn only_its_owner_speaks_for_a_session() {
+        const LINK: Owner = Owner(7);
+        let mut tracker = tracker();
+        tracker.track(A, 300, 0);
+        assert_eq!(tracker.check(A, LINK), Ok(()), "the first one becomes the owner");
+        assert_eq!(tracker.check(A, Owner::LOCAL), Err(ErrorCode::SESSION_MOVED));
+        tracker.set_owner(A, Owner::LOCAL);
+        assert_eq!(tracker.check_global(A, LINK), Err(ErrorCode::SESSION_MOVED));
+        assert_eq!(tracker.check_global(A, Owner::LOCAL), Ok(()));
+        tracker.set_closing(A);
+        assert_eq!(tracker.check(A, LINK), Err(ErrorCode::SESSION_EXPIRED));
+        assert!(!tracker.is_alive(A));
+    }
+
+    #[test]
+    fn ids_go_on_when_everything_is_forgotten() {
+        let mut tracker = tracker();
+        assert_eq!(tracker.next_id(), A);
+        tracker.track(A, 300, 0);
+        tracker.clear();
+        assert!(tracker.is_empty() && tracker.expire(10_000).is_empty());
+        tracker.skip_id(SessionId(A.0 + 3));
+        tracker.skip_id(SessionId(A.0 + 1));
+        assert_eq!(tracker.next_id(), SessionId(A.0 + 4));
     }
 
     #[test]

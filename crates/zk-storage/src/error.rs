@@ -110,6 +110,22 @@ pub enum StorageError {
         /// The log's last zxid.
         last: Zxid,
     },
+    /// The log goes on from a snapshot that the state neither is nor has ready.
+    #[error(
+        "the transaction log goes on from a snapshot as of zxid {zxid} that is not in {}: dataDir and \
+         dataLogDir are of different times. Restore both from one backup; or, on a member of an \
+         ensemble, move both aside so that it fetches everything from the leader", state.display()
+    )]
+    MissingSnapshot {
+        /// The state's folder.
+        state: PathBuf,
+        /// What the snapshot is as of.
+        zxid: Zxid,
+    },
+    /// A snapshot was installed while the checkpoint was written. Nothing is lost: what the checkpoint
+    /// would have said was about the state before.
+    #[error("the checkpoint is about a state that a received snapshot has replaced")]
+    Superseded,
     /// A stored value cannot be understood, though its checksum is right.
     #[error("the state in {} has an unreadable {what}", path.display())]
     BadState {
@@ -153,12 +169,15 @@ impl StorageError {
             | Self::Foreign { .. }
             | Self::MissingLog { .. }
             | Self::MissingTxns { .. }
+            | Self::MissingSnapshot { .. }
+            | Self::Superseded
             | Self::BadState { .. }
             | Self::RocksDb { .. }
             | Self::Log(
                 LogError::Corrupt { .. }
                 | LogError::MissingSegment { .. }
                 | LogError::Foreign { .. }
+                | LogError::BelowState { .. }
                 | LogError::Purged { .. },
             ) => 1,
         }

@@ -6,17 +6,25 @@
 //! checkpoint adds what changed. [`open`] gives the state and the transactions after it; applied in
 //! order they are the tree before the last stop or crash.
 //!
+//! A snapshot from a leader replaces both: it is staged beside the state ([`State::stage`]), the log
+//! says that it counts from here on ([`Write::InstallSnapshot`]), and then it is the state
+//! ([`State::install`]).
+//!
 //! Everything here blocks; threads are the caller's. A server has one that owns the [`Log`], and one
 //! in the background for [`LogHandle::prepare_next`], checkpoints and [`LogHandle::purge`].
 //!
-//! It must not know what a transaction means, nor ACLs, nor who leads.
+//! It must not know what a transaction means, nor ACLs, nor who leads. It answers what the quorum
+//! engine asks about stored transactions ([`StoredHistory`]).
 //!
 //! # Invariants
 //!
 //! - An acknowledged write survives any crash, or the server does not start and says what is
 //!   damaged, where, and what to do (D1, D4). Only a torn write that was never acknowledged is cut.
 //! - After a failed write or sync nothing more is appended: the process ends (D3).
-//! - Transactions, epochs and truncations keep their order, since they are one stream (D2, D6).
+//! - Transactions, epochs, truncations and installed snapshots keep their order, since they are one
+//!   stream (D2, D6).
+//! - The state is the snapshot that the log last went on from, or what grew from it: after a crash at
+//!   any point both are from before its installation, or both from after.
 //! - The state never holds what is not in the log: applied <= last logged (D5).
 //! - Data of another server, of a later format or of Apache ZooKeeper is refused, untouched.
 //!
@@ -28,6 +36,7 @@
 
 mod disk;
 mod error;
+mod history;
 mod identity;
 mod key;
 mod recover;
@@ -36,8 +45,11 @@ mod txn_log;
 
 pub use disk::free_bytes;
 pub use error::StorageError;
+pub use history::StoredHistory;
 pub use identity::StoreId;
 pub use key::ZnodeValue;
 pub use recover::{Opened, StorageConfig, open};
-pub use state::{CheckpointWriter, Meta, State, StateItem, StateSnapshot};
+pub use state::{
+    CheckpointWriter, Meta, StagedId, StagedState, StagingWriter, State, StateItem, StateSnapshot,
+};
 pub use txn_log::{Epochs, Log, LogConfig, LogError, LogHandle, Problem, Reader, Write};

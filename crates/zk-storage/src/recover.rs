@@ -4,15 +4,20 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use zk_zab::Durable;
+
 use crate::error::StorageError;
+use crate::history::StoredHistory;
 use crate::identity::{self, StoreId};
 use crate::state::State;
-use crate::txn_log::{Log, LogConfig, Reader};
+use crate::txn_log::{Log, LogConfig, Reader, remove_initialize};
 
 /// The log's folder within dataLogDir.
 const LOG_FOLDER: &str = "paddock-log";
 /// The state's folder within dataDir.
 const STATE_FOLDER: &str = "paddock-state";
+/// In dataDir: the operator's word that a server without data is new, and has not lost it.
+const INITIALIZE_FILE: &str = "initialize";
 
 /// Where the data is, and how the log is kept.
 #[derive(Debug, Clone)]
@@ -33,6 +38,35 @@ pub struct Opened {
     pub state: State,
     /// The transactions above the applied zxid, in order.
     pub replay: Reader,
+    /// Nothing was ever stored here, not even an epoch.
+    pub is_new: bool,
+    /// There is nothing yet, and dataDir holds upstream's file `initialize`. The first append removes
+    /// it.
+    pub initialized: bool,
+}
+
+impl Opened {
+    /// What a member of an ensemble starts from, the transactions above the applied zxid in memory:
+    /// they are what [`Self::replay`] would have given.
+    ///
+    /// # Errors
+    /// When the log cannot be read.
+    pub fn take_durable(&mut self) -> Result<Durable, StorageError> {
+        let epochs = self.log.epochs();
+        Ok(Durable {
+            accepted_epoch: epochs.accepted,
+            current_epoch: epochs.current,
+            applied: self.state.meta().map(|meta| meta.applied).unwrap_or_default(),
+            tail: self.replay.by_ref().collect::<Result<_, _>>()?,
+            initialized: self.initialized,
+        })
+    }
+
+    /// The log and the state as those see them who plan what a learner is sent.
+    #[must_use]
+    pub fn history(&self) -> StoredHistory {
+        StoredHistory { log: self.log.handle(), state_bytes: self.state.bytes_cell() }
+    }
 }
 
 /// Opens the data of one server, or makes it where there is none.
@@ -73,8 +107,8 @@ pub fn open(config: &StorageConfig) -> Result<Opened, StorageError> {
         }
     };
 
-    let log = Log::open(log_lock, store, config.log)?;
-    let state = State::open(state_lock, store)?;
+    let mut log = Log::open(log_lock, store, config.log)?;
+    let state = State::open(state_lock, store, log.handle().install())?;
     let applied = state.meta().map(|meta| meta.applied).unwrap_or_default();
     let (begins, last) = log.handle().bounds();
     if applied < begins || applied > last {
@@ -82,7 +116,14 @@ pub fn open(config: &StorageConfig) -> Result<Opened, StorageError> {
         return Err(StorageError::MissingTxns { state, log, applied, begins, last });
     }
     let replay = log.handle().read_after(applied)?;
-    Ok(Opened { log, state, replay })
+    let is_new = log.handle().is_new() && state.meta().is_none();
+    let initialize = config.data_dir.join(INITIALIZE_FILE);
+    let initialized = is_new && initialize.exists();
+    if !is_new {
+        remove_initialize(&initialize);
+    }
+    log.attach(state.applied_cell(), is_new.then_some(initialize));
+    Ok(Opened { log, state, replay, is_new, initialized })
 }
 
 /// Fails when Apache ZooKeeper has left such a file in the folder.

@@ -11,11 +11,12 @@ use std::fs;
 use std::path::Path;
 
 use tempfile::TempDir;
-use zk_proto::Zxid;
 use zk_proto::data::StatPersisted;
+use zk_proto::{Epoch, Zxid};
 use zk_storage::{
     LogConfig, LogError, Meta, Opened, StateItem, StorageConfig, StorageError, Write, ZnodeValue,
 };
+use zk_zab::History;
 
 fn config(data_dir: &Path, data_log_dir: &Path) -> StorageConfig {
     let log = LogConfig { segment_bytes: 64 << 10, force_sync: true };
@@ -209,4 +210,73 @@ fn an_identity_file_of_another_kind_is_refused() {
     }
     fs::write(&path, text).unwrap();
     open(&folder).unwrap();
+}
+
+#[test]
+fn the_file_initialize_counts_while_there_is_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let initialize = folder.path().join("initialize");
+    let opened = open(&folder).unwrap();
+    assert!(opened.is_new && !opened.initialized);
+    drop(opened);
+    fs::write(&initialize, "").unwrap();
+    for _ in 0..2 {
+        let mut opened = open(&folder).unwrap();
+        assert!(opened.is_new && opened.initialized);
+        assert!(opened.take_durable().unwrap().initialized);
+    }
+    // An epoch is something already.
+    let mut opened = open(&folder).unwrap();
+    assert!(initialize.exists());
+    opened.log.append(&[Write::AcceptedEpoch(Epoch(1))]).unwrap();
+    assert!(!initialize.exists());
+    drop(opened);
+    fs::write(&initialize, "").unwrap();
+    let opened = open(&folder).unwrap();
+    assert!(!opened.is_new && !opened.initialized && !initialize.exists());
+}
+
+#[test]
+fn a_member_finds_its_history_and_its_tail() {
+    let folder = sample();
+    let mut opened = open(&folder).unwrap();
+    let durable = opened.take_durable().unwrap();
+    assert_eq!((durable.applied, durable.last_logged()), (Zxid(4), Zxid(10)));
+    let zxids: Vec<_> = durable.tail.iter().map(|(zxid, _)| zxid.0).collect();
+    assert_eq!(zxids, [5, 6, 7, 8, 9, 10]);
+    assert_eq!(durable.tail[2].1, vec![7; 100]);
+
+    let history = opened.history();
+    let begins = |history: &dyn History| history.begins();
+    assert_eq!(begins(&history), Zxid(0));
+    assert_eq!(history.floor(Zxid(8)), Some(Zxid(8)));
+    assert_eq!(history.floor(Zxid(1 << 40)), Some(Zxid(10)));
+    assert_eq!(history.floor(Zxid(-1)), None);
+    assert!((1000..1 << 20).contains(&history.bytes_after(Zxid(0))));
+    assert_eq!(history.bytes_after(Zxid(10)), 0);
+    let before = history.snapshot_bytes();
+    assert!(before > 0);
+    // It goes along with what is stored.
+    opened.log.append(&[txn(11)]).unwrap();
+    checkpoint(&opened, 11);
+    assert_eq!(history.floor(Zxid(1 << 40)), Some(Zxid(11)));
+    assert!(history.snapshot_bytes() > before);
+    // And is in the way of nothing: the last one is dropped by whoever is the last to need it.
+    drop(opened);
+    assert_eq!(history.begins(), Zxid(0));
+}
+
+#[test]
+fn a_truncation_below_a_checkpoint_is_refused() {
+    let folder = sample();
+    let mut opened = open(&folder).unwrap();
+    opened.log.append(&[Write::Truncate { zxid: Zxid(8) }]).unwrap();
+    checkpoint(&opened, 7);
+    let err = opened.log.append(&[Write::Truncate { zxid: Zxid(6) }]).unwrap_err();
+    assert!(matches!(err, LogError::BelowState { applied: Zxid(7), .. }), "{err}");
+    drop(opened);
+    let mut opened = open(&folder).unwrap();
+    assert_eq!(opened.log.last(), Zxid(8));
+    let err = opened.log.append(&[Write::Truncate { zxid: Zxid(6) }]).unwrap_err();
+    assert!(matches!(err, LogError::BelowState { applied: Zxid(7), .. }), "{err}");
 }

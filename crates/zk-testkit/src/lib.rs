@@ -14,6 +14,7 @@
 //!   was not sent, and every read gives up after a time.
 
 pub mod golden;
+pub mod history;
 mod prng;
 mod property;
 mod raw_client;

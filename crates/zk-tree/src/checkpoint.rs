@@ -192,6 +192,7 @@ impl Paths {
 /// [`Database::end_checkpoint`].
 #[derive(Debug)]
 pub struct Checkpoint {
+    generation: u64,
     zxid: Zxid,
     digest: u64,
     epoch: u32,
@@ -374,6 +375,7 @@ impl Database {
         assert!(changes.epoch < 1 << 31, "a checkpoint each second lasts for 68 years");
         changes.running = Some(Running { epoch, images: BTreeMap::new() });
         Checkpoint {
+            generation: self.generation,
             znodes: std::mem::take(&mut changes.znodes),
             deleted: std::mem::take(&mut changes.deleted),
             sessions: std::mem::take(&mut changes.sessions),
@@ -395,6 +397,9 @@ impl Database {
     /// a portion may be empty and yet not the last. The work of one call is bounded by `max`.
     ///
     /// Between two calls, without a lock, call [`Checkpoint::run_unlocked`].
+    ///
+    /// Once the database has been replaced there is nothing more, and what there was means nothing:
+    /// see [`Self::has_begun`].
     #[must_use = "it says whether there is more"]
     pub fn checkpoint_chunk(
         &self,
@@ -402,6 +407,9 @@ impl Database {
         max: usize,
         out: &mut Vec<CheckpointItem>,
     ) -> bool {
+        if !self.has_begun(checkpoint) {
+            return false;
+        }
         let max = max.max(1);
         match checkpoint.phase {
             Phase::Collect => self.tree.collect(checkpoint, max),
@@ -417,6 +425,9 @@ impl Database {
     /// Ends the checkpoint. If what it gave out did not reach storage (`!ok`), all of it counts as
     /// changed again; that costs as much as there was.
     pub fn end_checkpoint(&mut self, mut checkpoint: Checkpoint, ok: bool) -> SpentCheckpoint {
+        if !self.has_begun(&checkpoint) {
+            return SpentCheckpoint { _checkpoint: checkpoint, _running: None };
+        }
         let running = self.tree.changes.running.take();
         assert!(
             running.as_ref().is_some_and(|running| running.epoch == checkpoint.epoch),
@@ -426,6 +437,12 @@ impl Database {
             self.take_back(&mut checkpoint);
         }
         SpentCheckpoint { _checkpoint: checkpoint, _running: running }
+    }
+
+    /// Whether `checkpoint` was begun here, and not in a database that this one has replaced.
+    #[must_use]
+    pub fn has_begun(&self, checkpoint: &Checkpoint) -> bool {
+        self.generation == checkpoint.generation
     }
 
     fn take_back(&mut self, checkpoint: &mut Checkpoint) {

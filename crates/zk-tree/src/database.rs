@@ -16,7 +16,11 @@ pub struct Database {
     /// Who was notified, kept to spare allocations.
     pub(crate) notified: Vec<WatcherId>,
     pub(crate) notified_again: Vec<WatcherId>,
+    /// How many databases stood in this one's place before: a checkpoint of one of them is void here.
+    pub(crate) generation: u64,
 }
+
+const CONFIG: &str = "/zookeeper/config";
 
 impl Database {
     /// A new database.
@@ -35,6 +39,31 @@ impl Database {
             load_error: None,
             notified: Vec::new(),
             notified_again: Vec::new(),
+            generation: 0,
         }
+    }
+
+    /// Puts `new` in the place of this database, which is returned. A checkpoint that was begun before
+    /// is void from now on.
+    #[must_use = "drop it after the lock is released"]
+    pub fn replace(&mut self, mut new: Self) -> Self {
+        new.generation = self.generation + 1;
+        std::mem::replace(self, new)
+    }
+
+    /// The ensemble's configuration becomes the data of `/zookeeper/config`, without a transaction: no
+    /// log has the first one (`ZKDatabase.initConfigInZKDatabase`). The digest leaves it out.
+    /// Nobody is notified: it is for when nobody is served.
+    pub fn set_config(&mut self, text: &str, version: i64, wall_ms: i64) {
+        let Some(id) = self.tree.id(CONFIG) else { return };
+        if self.tree.nodes[id].data.as_deref() == Some(text.as_bytes()) {
+            return;
+        }
+        let grown = self.tree.replace_data(id, CONFIG, Some(text.as_bytes()), |node| {
+            node.mzxid = version;
+            node.mtime = wall_ms;
+            node.version = -1;
+        });
+        self.tree.add_usage(CONFIG, grown, 0);
     }
 }

@@ -264,6 +264,46 @@ fn what_comes_and_goes_does_not_pile_up() {
     assert!(matches!(&items[..], [CheckpointItem::PutZnode { path, .. }] if path == "/"));
 }
 
+/// A snapshot from the leader takes the tree's place while a checkpoint is being taken.
+#[test]
+fn a_checkpoint_of_a_tree_that_was_replaced_is_void() {
+    let mut database = Database::new(TreeConfig::default());
+    for i in 0..10 {
+        create(&mut database, i, &format!("/old{i}"), 10);
+    }
+    let mut checkpoint = database.begin_checkpoint();
+    let mut items = Vec::new();
+    assert!(database.checkpoint_chunk(&mut checkpoint, 3, &mut items));
+    let mut new = Database::new(TreeConfig::default());
+    create(&mut new, 100, "/new", 10);
+    let old = database.replace(new);
+    assert!(old.tree.find("/old0").is_some() && database.tree.find("/old0").is_none());
+    assert!(!database.has_begun(&checkpoint));
+    items.clear();
+    assert!(!database.checkpoint_chunk(&mut checkpoint, 1000, &mut items));
+    assert!(items.is_empty());
+    let dirty = database.tree.dirty_count();
+    drop(database.end_checkpoint(checkpoint, false));
+    assert_eq!(database.tree.dirty_count(), dirty, "changes of another tree");
+    drop_all(&mut database);
+}
+
+#[test]
+fn the_configuration_is_set_outside_the_digest() {
+    let mut database = Database::new(TreeConfig::default());
+    create(&mut database, 1, "/a", 10);
+    let digest = database.tree.digest();
+    database.set_config("server.1=a:1:2:participant\nversion=100000000", 1 << 32, 77);
+    assert_eq!(database.tree.digest(), digest);
+    let config = database.tree.find("/zookeeper/config").unwrap();
+    assert_eq!(config.data(), Some(&b"server.1=a:1:2:participant\nversion=100000000"[..]));
+    let stat = config.stat_persisted();
+    assert_eq!((stat.mzxid, stat.mtime, stat.version), (1 << 32, 77, -1));
+    assert!(database.tree.dirty_count() > 0, "it is stored");
+    database.set_config("server.1=a:1:2:participant\nversion=100000000", 1 << 32, 78);
+    assert_eq!(database.tree.find("/zookeeper/config").unwrap().stat_persisted().mtime, 77);
+}
+
 fn drop_all(database: &mut Database) {
     let mut checkpoint = database.begin_checkpoint();
     while database.checkpoint_chunk(&mut checkpoint, 1000, &mut Vec::new()) {}

@@ -12,8 +12,24 @@
 //! - Transactions are delivered in zxid order, each once, without a gap.
 //! - Nothing is delivered before it is on the disks of a quorum.
 
+mod config;
+mod core;
+mod election;
+mod history;
 mod io;
+mod leader;
+mod learner;
+mod log_tail;
+mod looking;
+mod packet;
 mod peer;
+mod quorum;
+mod status;
+mod sync_plan;
 
-pub use io::{Action, Input, Token, Write};
+pub use config::{Durable, Members, PeerConfig};
+pub use history::{History, NoHistory};
+pub use io::{Action, Input, LinkId, ServingRole, Token, Write};
 pub use peer::Peer;
+pub use quorum::QuorumVerifier;
+pub use status::{LearnerPhase, LearnerStatus, PeerStatus};

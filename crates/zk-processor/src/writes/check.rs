@@ -8,7 +8,7 @@ use zk_proto::txn::{CheckVersionTxn, Txn};
 use super::validate;
 use crate::prep::{Prep, next_version};
 
-pub(crate) fn prepare(prep: &Prep<'_>, request: CheckVersionRequest) -> Result<Txn, ErrorCode> {
+pub(crate) fn prepare(prep: &mut Prep<'_>, request: CheckVersionRequest) -> Result<Txn, ErrorCode> {
     prep.check_session()?;
     let CheckVersionRequest { path, version } = request;
     validate(&path)?;

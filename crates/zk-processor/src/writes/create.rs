@@ -50,7 +50,7 @@ pub(crate) fn prepare(prep: &mut Prep<'_>, request: Create) -> Result<Txn, Error
     let mode = CreateMode::from_flag(flags).ok_or(ErrorCode::BAD_ARGUMENTS)?;
     let owner = owner(prep, kind, mode, ttl)?;
     if mode.is_ephemeral() {
-        prep.sessions.check_global(prep.session)?;
+        prep.check_global_session()?;
     } else {
         prep.check_session()?;
     }

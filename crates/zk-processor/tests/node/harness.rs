@@ -37,18 +37,18 @@ pub(crate) fn config() -> NodeConfig {
 }
 
 #[derive(Debug, Default)]
-struct OutboxState {
+pub(crate) struct OutboxState {
     bytes: BytesMut,
-    closing: bool,
-    resumed: bool,
+    pub(crate) closing: bool,
+    pub(crate) resumed: bool,
 }
 
 /// One connection's outbox. As the shell's, it takes nothing after it was closed.
 #[derive(Debug, Default)]
-pub(crate) struct FakeOutbox(Mutex<OutboxState>);
+pub(crate) struct FakeOutbox(pub(crate) Mutex<OutboxState>);
 
 #[derive(Debug)]
-struct Handle(Arc<FakeOutbox>);
+pub(crate) struct Handle(pub(crate) Arc<FakeOutbox>);
 
 impl Outbox for Handle {
     fn push(&self, write: &mut dyn FnMut(&mut BytesMut)) {
@@ -90,8 +90,8 @@ pub(crate) enum Message {
 #[derive(Debug)]
 pub(crate) struct Connection {
     pub(crate) client: Arc<Client>,
-    outbox: Arc<FakeOutbox>,
-    frames: VecDeque<Bytes>,
+    pub(crate) outbox: Arc<FakeOutbox>,
+    pub(crate) frames: VecDeque<Bytes>,
     pub(crate) paused: bool,
     pub(crate) closed: bool,
     connected: bool,
@@ -101,7 +101,7 @@ pub(crate) struct Connection {
     next_xid: i32,
     pub(crate) session: SessionId,
     pub(crate) reads: u64,
-    messages: Vec<Message>,
+    pub(crate) messages: Vec<Message>,
 }
 
 /// A node with its fake shell.
@@ -152,20 +152,7 @@ impl World {
         let outbox = Arc::new(FakeOutbox::default());
         let handle = Box::new(Handle(Arc::clone(&outbox)));
         let client = self.node.open(address.to_owned(), handle, self.now);
-        let connection = Connection {
-            client,
-            outbox,
-            frames: VecDeque::new(),
-            paused: false,
-            closed: false,
-            connected: false,
-            deaf: false,
-            asked: Vec::new(),
-            next_xid: 1,
-            session: SessionId(0),
-            reads: 0,
-            messages: Vec::new(),
-        };
+        let connection = Connection::new(client, outbox);
         let old = self.connections.insert(name.to_owned(), connection);
         assert!(old.is_none_or(|old| old.closed), "{name} is still open");
     }
@@ -409,7 +396,24 @@ impl World {
 }
 
 impl Connection {
-    fn ask(&mut self, op: OpCode, body: &[u8]) -> Xid {
+    pub(crate) fn new(client: Arc<Client>, outbox: Arc<FakeOutbox>) -> Self {
+        Self {
+            client,
+            outbox,
+            frames: VecDeque::new(),
+            paused: false,
+            closed: false,
+            connected: false,
+            deaf: false,
+            asked: Vec::new(),
+            next_xid: 1,
+            session: SessionId(0),
+            reads: 0,
+            messages: Vec::new(),
+        }
+    }
+
+    pub(crate) fn ask(&mut self, op: OpCode, body: &[u8]) -> Xid {
         let xid = match op {
             OpCode::PING => Xid::PING,
             OpCode::AUTH => Xid::AUTH,
@@ -430,7 +434,7 @@ impl Connection {
     }
 
     /// Reads back what is in the outbox.
-    fn take_messages(&mut self) {
+    pub(crate) fn take_messages(&mut self) {
         let mut bytes = std::mem::take(&mut self.outbox.0.lock().unwrap().bytes).freeze();
         while !bytes.is_empty() {
             let len = usize::try_from(bytes.get_i32()).expect("a length");
@@ -493,8 +497,9 @@ pub(crate) fn connect_request(session: SessionId) -> ConnectRequest {
 
 /// What is logged is what will be read back.
 fn proposed(action: Action) -> (Token, LoggedTxn) {
-    let Action::Persist { token, write } = action;
-    let Write::Append { zxid, txn } = write else { panic!("{write:?} of a standalone server") };
+    let Action::Persist { token, write: Write::Append { zxid, txn } } = action else {
+        panic!("{action:?} of a standalone server")
+    };
     let decoded = LoggedTxn::decode(&txn).expect("what is logged can be read");
     assert_eq!(decoded.header.zxid, zxid);
     let mut encoded = BytesMut::new();

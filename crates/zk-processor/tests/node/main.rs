@@ -1,9 +1,11 @@
 //! The node as a whole, with a shell made of queues and a clock set by hand.
 
+mod ensemble;
 mod harness;
 mod model;
 mod noise;
 mod properties;
+mod quorum;
 mod script;
 mod scripts;
 mod threads;

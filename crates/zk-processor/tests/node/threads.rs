@@ -48,7 +48,9 @@ struct Store {
 
 impl Store {
     fn push(&self, action: Action) {
-        let Action::Persist { token, .. } = action;
+        let Action::Persist { token, .. } = action else {
+            panic!("{action:?} of a standalone server")
+        };
         let mut last = self.last.lock().unwrap();
         assert!(last.is_none_or(|last| last < token), "writes are handed out of order");
         *last = Some(token);

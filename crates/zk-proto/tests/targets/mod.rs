@@ -12,6 +12,7 @@ use zk_proto::quorum::{
     ElectionHello, ForwardedRequest, LearnerInfo, Notification, QuorumPacket,
     decode_touched_sessions,
 };
+use zk_proto::snapshot::{SnapshotDecoder, SnapshotError, SnapshotItem};
 use zk_proto::txn::{LoggedTxn, Txn};
 use zk_proto::{Reader, Record, Request, path};
 
@@ -117,12 +118,40 @@ pub fn election(data: &[u8]) {
     }
 }
 
-/// Parts of a snapshot.
+/// Parts of a snapshot, and the whole stream: it reads the same in pieces of any length.
 pub fn snapshot(data: &[u8]) {
+    let whole = read_stream(data, data.len().max(1));
+    assert_eq!(read_stream(data, 1 + data.len() % 23), whole);
     let frame = Bytes::copy_from_slice(data);
     survives::<FileHeader>(&frame);
     survives::<SnapshotAcl>(&frame);
     survives::<SnapshotNode>(&frame);
+}
+
+/// The items of a stream, why it is none, and what is left over.
+fn read_stream(data: &[u8], piece: usize) -> (Vec<SnapshotItem>, Option<SnapshotError>, Vec<u8>) {
+    let mut decoder = SnapshotDecoder::new(10_000);
+    let (mut input, mut items) = (BytesMut::new(), Vec::new());
+    let mut pieces = data.chunks(piece);
+    loop {
+        match decoder.decode(&mut input) {
+            Ok(Some(item)) => {
+                items.push(item);
+                if items.last() == Some(&SnapshotItem::End) {
+                    return (
+                        items,
+                        None,
+                        [&input[..], &pieces.collect::<Vec<_>>().concat()].concat(),
+                    );
+                }
+            }
+            Ok(None) => match pieces.next() {
+                Some(piece) => input.extend_from_slice(piece),
+                None => return (items, None, input.to_vec()),
+            },
+            Err(error) => return (items, Some(error), Vec::new()),
+        }
+    }
 }
 
 /// A path, its parent and its name.

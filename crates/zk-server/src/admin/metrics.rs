@@ -12,15 +12,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use metrics_exporter_prometheus::PrometheusBuilder;
 use zk_processor::Histogram;
+use zk_proto::quorum::PeerState;
+use zk_zab::PeerStatus;
 
 pub use super::http::serve;
 
 use super::four_letter::Double;
 use super::process::Process;
+use super::quorum;
 use crate::context::Context;
-
-/// What `Mode:` and `zk_server_state` say: an ensemble's members will have roles.
-pub(crate) const SERVER_STATE: &str = "standalone";
 
 /// µs in a ms: upstream's times are in ms.
 const US_PER_MS: f64 = 1000.0;
@@ -138,20 +138,13 @@ fn whole(number: f64) -> u64 {
     number as u64
 }
 
-/// Counters of what does not happen in a standalone server, or to nobody with this release. Upstream
-/// has them all, so dashboards look for them.
+/// Counters of what does not happen in Paddock. Upstream has them all, so dashboards look for them.
 const NEVER: &[&str] = &[
     "add_dead_watcher_stall_time",
-    "cnxn_closed_without_zk_server_running",
     "dead_watchers_cleared",
     "dead_watchers_queued",
-    "diff_count",
     "insecure_admin_count",
-    "learner_commit_received_count",
-    "learner_proposal_received_count",
-    "looking_count",
     "quit_leading_due_to_disloyal_voter",
-    "request_commit_queued",
     "request_throttle_wait_count",
     "requests_not_forwarded_to_commit_processor",
     "response_packet_cache_hits",
@@ -160,9 +153,7 @@ const NEVER: &[&str] = &[
     "response_packet_get_children_cache_misses",
     "restore_error_count",
     "restore_rate_limited_count",
-    "revalidate_count",
     "skip_learner_request_to_next_processor_count",
-    "snap_count",
     "snapshot_rate_limited_count",
     "stale_replies",
     "stale_requests",
@@ -176,19 +167,10 @@ const NEVER: &[&str] = &[
 /// Likewise, basic summaries.
 const NEVER_BASIC: &[&str] = &[
     "commit_commit_proc_req_queued",
-    "commit_process_time",
     "concurrent_request_processing_in_commit_processor",
     "connection_token_deficit",
-    "election_time",
-    "follower_sync_time",
-    "inflight_diff_count",
-    "inflight_snap_count",
-    "leader_unavailable_time",
-    "learner_request_processor_queue_size",
     "netty_queued_buffer_capacity",
-    "observer_sync_time",
     "pending_session_queue_size",
-    "proposal_process_time",
     "read_commit_proc_issued",
     "read_commit_proc_req_queued",
     "reads_after_write_in_session_queue",
@@ -197,7 +179,6 @@ const NEVER_BASIC: &[&str] = &[
     "restore_time",
     "session_queues_drained",
     "time_waiting_empty_pool_in_commit_processor_read_ms",
-    "unavailable_time",
     "write_batch_time_in_commit_processor",
     "write_commit_proc_issued",
     "write_commit_proc_req_queued",
@@ -205,23 +186,56 @@ const NEVER_BASIC: &[&str] = &[
 
 /// Likewise, advanced summaries.
 const NEVER_ADVANCED: &[&str] = &[
-    "commit_propagation_latency",
     "dead_watchers_cleaner_latency",
     "jvm_pause_time_ms",
-    "local_write_committed_time_ms",
     "om_commit_process_time_ms",
     "om_proposal_process_time_ms",
+    "read_commitproc_time_ms",
+    "request_throttle_queue_time_ms",
+    "write_commitproc_time_ms",
+];
+
+const NEVER_HELP: &str = "Does not happen in Paddock.";
+
+/// Counters of what happens between members alone. A standalone server shows that it did not happen; a
+/// member shows what it measures.
+const ALONE: &[&str] = &[
+    "cnxn_closed_without_zk_server_running",
+    "diff_count",
+    "learner_commit_received_count",
+    "learner_proposal_received_count",
+    "looking_count",
+    "request_commit_queued",
+    "revalidate_count",
+    "snap_count",
+];
+
+/// Likewise, basic summaries.
+const ALONE_BASIC: &[&str] = &[
+    "commit_process_time",
+    "election_time",
+    "follower_sync_time",
+    "inflight_diff_count",
+    "inflight_snap_count",
+    "leader_unavailable_time",
+    "learner_request_processor_queue_size",
+    "observer_sync_time",
+    "proposal_process_time",
+    "unavailable_time",
+];
+
+/// Likewise, advanced summaries.
+const ALONE_ADVANCED: &[&str] = &[
+    "commit_propagation_latency",
+    "local_write_committed_time_ms",
     "propagation_latency",
     "proposal_ack_creation_latency",
     "proposal_latency",
     "quorum_ack_latency",
-    "read_commitproc_time_ms",
-    "request_throttle_queue_time_ms",
     "server_write_committed_time_ms",
-    "write_commitproc_time_ms",
 ];
 
-const NEVER_HELP: &str = "Does not happen in a standalone server.";
+const ALONE_HELP: &str = "Does not happen in a standalone server.";
 
 /// Metrics as they are gathered.
 #[derive(Debug, Default)]
@@ -250,12 +264,26 @@ impl Gathered {
     }
 }
 
-/// Every metric, now. Gauges come first, and first of all those that `mntr` has had for ages.
+/// Every metric, now. Gauges come first, and first of all those that `mntr` has had for ages. What is
+/// about serving is left out while nobody is served, as upstream does.
 pub(crate) fn collect(context: &Context) -> Vec<Metric> {
+    collect_as(context, quorum::standing(context).as_ref())
+}
+
+/// As [`collect`], of a member that stands like this.
+pub(super) fn collect_as(context: &Context, standing: Option<&PeerStatus>) -> Vec<Metric> {
     let mut all = Gathered::default();
-    gauges(&mut all, context);
+    if quorum::is_serving(standing) {
+        gauges(&mut all, context, standing);
+    }
+    own_gauges(&mut all, context, standing);
     counters(&mut all, context);
     summaries(&mut all, context);
+    if standing.is_some() {
+        between_members(&mut all, context);
+    } else {
+        alone(&mut all);
+    }
     for name in NEVER {
         all.push(name, NEVER_HELP, Value::Counter(0));
     }
@@ -268,7 +296,106 @@ pub(crate) fn collect(context: &Context) -> Vec<Metric> {
     all.0
 }
 
-fn gauges(all: &mut Gathered, context: &Context) {
+fn alone(all: &mut Gathered) {
+    for name in ALONE {
+        all.push(name, ALONE_HELP, Value::Counter(0));
+    }
+    for name in ALONE_BASIC {
+        all.basic(name, ALONE_HELP, Summary::default());
+    }
+    for name in ALONE_ADVANCED {
+        all.advanced(name, ALONE_HELP, Summary::default());
+    }
+}
+
+/// What a member measures of what happens between members.
+fn between_members(all: &mut Gathered, context: &Context) {
+    let stats = context.node.stats();
+    let quorum = &context.counters.quorum;
+    let received = &stats.learner_proposals_received;
+    all.counter("learner_proposal_received_count", "Proposals from the leader.", received);
+    let received = &stats.learner_commits_received;
+    all.counter("learner_commit_received_count", "Commits from the leader.", received);
+    let help = "Sessions that learners asked this leader about.";
+    all.counter("revalidate_count", help, &stats.learner_revalidations);
+    let help = "Clients turned away because nobody is served.";
+    all.counter("cnxn_closed_without_zk_server_running", help, &stats.closed_not_serving);
+    let help = "Requests that learners forwarded to this leader.";
+    all.counter("paddock_learner_requests_total", help, &stats.learner_requests);
+    let help = "Requests that this learner forwarded.";
+    all.counter("paddock_requests_forwarded_total", help, &stats.requests_forwarded);
+    let help = "Connections closed because their client had gone on to another server.";
+    all.counter("paddock_sessions_moved_total", help, &stats.sessions_moved);
+    let help = "Times that this member began to look for a leader.";
+    all.push("looking_count", help, Value::Counter(quorum.looked()));
+    let times = [
+        ("election_time", "Elections, in ms.", &quorum.election),
+        ("follower_sync_time", "Catching up with the leader, in ms.", &quorum.follower_sync),
+        ("observer_sync_time", "The same as an observer, in ms.", &quorum.observer_sync),
+        ("unavailable_time", "Times without service, in ms.", &quorum.unavailable),
+        (
+            "leader_unavailable_time",
+            "Those of them that ended in leading, in ms.",
+            &quorum.leader_unavailable,
+        ),
+    ];
+    for (name, help, times) in times {
+        all.basic(name, help, Summary::of_times(times));
+    }
+}
+
+/// What members have and a standalone server has not (`QuorumZooKeeperServer` and
+/// `LeaderZooKeeperServer`, `registerMetrics`).
+fn quorum_gauges(all: &mut Gathered, context: &Context, status: &PeerStatus) {
+    let ensemble = &context.config.ensemble;
+    if status.state == PeerState::Leading {
+        let quorum = &context.counters.quorum;
+        let learners = quorum::Learners::count(&status.learners, ensemble);
+        all.gauge("learners", "Followers and observers.", learners.all);
+        let help = "Followers that take part.";
+        all.gauge("synced_followers", help, learners.synced_followers);
+        let help = "Those of them without a vote.";
+        all.gauge("synced_non_voting_followers", help, learners.synced_non_voting);
+        all.gauge("synced_observers", "Observers that take part.", learners.synced_observers);
+        let now_ms = context.clock.now().mono_ms();
+        let uptime_ms = quorum.leading_since_ms().map_or(0, |since_ms| now_ms - since_ms);
+        all.gauge("leader_uptime", "Time since this leader serves, in ms.", uptime_ms);
+        let [last, min, max] = quorum::proposal_sizes(context);
+        all.gauge("last_proposal_size", "Bytes of the last proposal; -1: none so far.", last);
+        all.gauge("max_proposal_size", "Bytes of the longest proposal.", max);
+        all.gauge("min_proposal_size", "Bytes of the shortest proposal.", min);
+    }
+    all.gauge("quorum_size", "Members that vote.", ensemble.voters().count());
+}
+
+/// What upstream has no name for.
+fn own_gauges(all: &mut Gathered, context: &Context, standing: Option<&PeerStatus>) {
+    let status = context.node.status();
+    let help = "Paths with a change on its way.";
+    all.gauge("paddock_outstanding_changes", help, status.outstanding_changes);
+    let help = "1 while writes are refused because the disk is nearly full.";
+    all.gauge("paddock_disk_low", help, i64::from(context.disk_low.load(Ordering::Relaxed)));
+    let help = "1 while clients are served.";
+    all.gauge("paddock_serving", help, i64::from(quorum::is_serving(standing)));
+    if let Some(status) = standing {
+        let help = "The epoch of this member's history.";
+        all.gauge("paddock_epoch", help, status.current_epoch.0);
+        let help = "The last transaction in this member's log.";
+        all.gauge("paddock_last_logged_zxid", help, status.last_logged.0);
+        let help = "The last transaction that it knows to be committed.";
+        all.gauge("paddock_last_committed_zxid", help, status.committed.0);
+        let help = "The last transaction that it has applied.";
+        all.gauge("paddock_last_applied_zxid", help, status.delivered.0);
+        let help = "The server that it follows, or itself; -1: none.";
+        all.gauge("paddock_leader_id", help, status.leader.map_or(-1, |leader| leader.0));
+        if status.state == PeerState::Leading {
+            let help = "Proposals that are not committed.";
+            all.gauge("paddock_outstanding_proposals", help, status.outstanding);
+        }
+    }
+}
+
+fn gauges(all: &mut Gathered, context: &Context, standing: Option<&PeerStatus>) {
     let stats = context.node.stats();
     let counters = &context.counters;
     let status = context.node.status();
@@ -297,6 +424,9 @@ fn gauges(all: &mut Gathered, context: &Context) {
     all.gauge("approximate_data_size", "Bytes of all paths and data.", data_size);
     all.gauge("open_file_descriptor_count", "Open file descriptors.", process.open_fds);
     all.gauge("max_file_descriptor_count", "How many may be open.", process.max_fds);
+    if let Some(status) = standing {
+        quorum_gauges(all, context, status);
+    }
     let slow = load(&counters.fsync_threshold_exceeded);
     let help = "Syncs of the log that took longer than fsync.warningthresholdms.";
     all.gauge("fsync_threshold_exceed_count", help, slow);
@@ -320,11 +450,6 @@ fn gauges(all: &mut Gathered, context: &Context) {
     all.gauge("auth_failed_count", "Clients whose credentials were refused.", failures);
     all.gauge("non_mtls_remote_conn_count", "TLS connections without a certificate.", 0);
     all.gauge("non_mtls_local_conn_count", "The same, from this machine.", 0);
-
-    let help = "Paths with a change on its way.";
-    all.gauge("paddock_outstanding_changes", help, status.outstanding_changes);
-    let help = "1 while writes are refused because the disk is nearly full.";
-    all.gauge("paddock_disk_low", help, i64::from(context.disk_low.load(Ordering::Relaxed)));
 
     let mut sets = QuotaSets::default();
     for quota in &quotas {
@@ -495,7 +620,7 @@ pub(crate) fn render_prometheus(context: &Context) -> String {
 
 /// Metrics in Prometheus' text format.
 #[allow(clippy::cast_precision_loss, reason = "the format knows floating point only")]
-fn render_families(metrics: &[Metric]) -> String {
+pub(super) fn render_families(metrics: &[Metric]) -> String {
     // A recorder for each scrape: what is gone from the tree is gone from the answer.
     let recorder = PrometheusBuilder::new().build_recorder();
     let mut summaries = String::new();

@@ -11,6 +11,7 @@ pub mod four_letter;
 mod http;
 pub mod metrics;
 mod process;
+pub mod quorum;
 
 #[cfg(test)]
 mod testing;

@@ -9,11 +9,13 @@ use bytes::{BufMut, Bytes, BytesMut};
 use zk_config::Sources;
 use zk_processor::{Action, Client, Node, NodeConfig, Outbox};
 use zk_proto::create_mode::ExtendedTypes;
-use zk_proto::{OpCode, SessionId};
+use zk_proto::quorum::PeerState;
+use zk_proto::{Epoch, OpCode, ServerId, SessionId, Zxid};
 use zk_session::SessionConfig;
 use zk_tree::{Database, TreeConfig};
+use zk_zab::{LearnerPhase, LearnerStatus, LinkId, PeerStatus};
 
-use crate::context::{Clock, Context, Counters};
+use crate::context::{Clock, Context, Counters, Ending};
 use crate::storage::StoreQueue;
 
 /// The first session of a test server, as the server makes it up.
@@ -21,8 +23,27 @@ pub(super) const FIRST_SESSION: SessionId = SessionId(0x0100_0000_0000_0010);
 
 /// A server whose every write is durable at once.
 pub(super) fn context(zoo_cfg: &str) -> Arc<Context> {
-    let text = format!("dataDir=/nowhere\nclientPort=2181\n{zoo_cfg}");
-    let loaded = Sources::new().file("zoo.cfg", &text).load();
+    context_of(zoo_cfg, None)
+}
+
+/// One that is member `id` of an ensemble of three voters and an observer, as the configuration says;
+/// its core is that of a standalone server, so tests say how it stands.
+pub(super) fn member(zoo_cfg: &str, id: u64) -> Arc<Context> {
+    let members = "tickTime=500\ninitLimit=10\nsyncLimit=5\n\
+                   server.1=127.0.0.1:27011:27021:participant;127.0.0.1:27001\n\
+                   server.2=127.0.0.1:27012:27022\nserver.3=127.0.0.1:27013:27023\n\
+                   server.4=127.0.0.1:27014:27024:observer\n";
+    context_of(&format!("{members}{zoo_cfg}"), Some(id))
+}
+
+fn context_of(zoo_cfg: &str, my_id: Option<u64>) -> Arc<Context> {
+    let port = if my_id == Some(1) { 27001 } else { 2181 };
+    let text = format!("dataDir=/nowhere\nclientPort={port}\n{zoo_cfg}");
+    let mut sources = Sources::new().file("zoo.cfg", &text);
+    if let Some(id) = my_id {
+        sources = sources.my_id("myid", &id.to_string());
+    }
+    let loaded = sources.load();
     let (config, _) = loaded.accept(false).map_err(|wrong| wrong.render()).unwrap();
     let clock = Clock::start();
     let session = SessionConfig {
@@ -41,6 +62,8 @@ pub(super) fn context(zoo_cfg: &str) -> Arc<Context> {
         counters: Counters::default(),
         queue: StoreQueue::default(),
         disk_low: AtomicBool::new(false),
+        quorum: None,
+        ending: Ending::default(),
     })
 }
 
@@ -126,5 +149,41 @@ fn serve(context: &Context, client: &Arc<Client>, frame: Bytes) {
         .on_frames(client, &mut frames, context.clock.now(), &mut |action| actions.push(action));
     while let Some(Action::Persist { token, .. }) = actions.pop() {
         context.node.on_persisted(token, context.clock.now(), &mut |action| actions.push(action));
+    }
+}
+
+/// A member of [`member`]'s ensemble that serves in this state; a leader has all the others behind it.
+pub(super) fn standing(state: PeerState) -> PeerStatus {
+    let zxid = Zxid(0x1_0000_0009);
+    let id = match state {
+        PeerState::Leading => 3,
+        PeerState::Following | PeerState::Looking => 2,
+        PeerState::Observing => 4,
+    };
+    let learner = |id: i64| LearnerStatus {
+        id: ServerId(id),
+        link: LinkId(id.unsigned_abs()),
+        voter: id != 4,
+        phase: LearnerPhase::Broadcast,
+        acked: if id == 4 { Zxid(0) } else { zxid },
+        heard_ms: 900,
+    };
+    let leading = state == PeerState::Leading;
+    let looking = state == PeerState::Looking;
+    PeerStatus {
+        id: ServerId(id),
+        state,
+        serving: !looking,
+        leader: (!looking).then_some(ServerId(3)),
+        accepted_epoch: Epoch(1),
+        current_epoch: Epoch(1),
+        round: 1,
+        last_logged: zxid,
+        committed: zxid,
+        delivered: zxid,
+        outstanding: 0,
+        learners: if leading { [1, 2, 4].map(learner).to_vec() } else { Vec::new() },
+        election_ms: Some(344),
+        sync_ms: Some(21),
     }
 }

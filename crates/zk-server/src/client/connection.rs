@@ -10,21 +10,21 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::net::tcp::OwnedReadHalf;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::codec::Decoder;
-use zk_processor::{Client, Flow};
+use zk_processor::{Client, Flow, ServerRole};
 use zk_proto::SessionId;
 
 use super::framing::Framing;
 use super::large;
 use super::outbox::{ConnectionOutbox, Handle, flush_touched};
 use super::throttle::Throttle;
+use crate::actions::Batch;
 use crate::admin::four_letter;
 use crate::context::{Context, Counters};
-use crate::storage;
 
 /// Room made for one read. Larger requests make it grow as they come in.
 const READ_LEN: usize = 16 << 10;
@@ -40,6 +40,9 @@ const LINGER: Duration = Duration::from_secs(1);
 /// How long a client that is to be closed may take no further byte of what was said before. Its session
 /// may be over, so nothing else ends its connection.
 const FAREWELL: Duration = Duration::from_secs(2);
+
+/// How long the answer to a four-letter word may take to be sent by a server that serves nobody.
+const ANSWER: Duration = Duration::from_secs(2);
 
 /// Where a connect request has its session's id.
 const SESSION_ID_AT: usize = 4 + 8 + 4;
@@ -63,9 +66,20 @@ enum End {
 pub(crate) async fn run(
     context: Arc<Context>,
     throttle: Option<Arc<Throttle>>,
-    stream: TcpStream,
+    mut stream: TcpStream,
     peer: SocketAddr,
 ) {
+    let mut unread = BytesMut::new();
+    if context.quorum.is_some() && !serves_clients(&context) {
+        match before_service(&context, &mut stream, &mut unread).await {
+            Ok(true) => {}
+            Ok(false) => return,
+            Err(error) => {
+                tracing::debug!(%peer, %error, "connection lost");
+                return;
+            }
+        }
+    }
     let (reader, writer) = stream.into_split();
     let outbox = ConnectionOutbox::new(writer);
     let address = peer.ip().to_canonical().to_string();
@@ -77,11 +91,12 @@ pub(crate) async fn run(
         outbox: &outbox,
         client: &client,
         context: &context,
-        unread: BytesMut::new(),
+        // What has come already was no four-letter word, and is looked at as if it came now.
+        held_back: !unread.is_empty(),
+        first: unread.is_empty(),
+        unread,
         frames: VecDeque::new(),
         paused: false,
-        held_back: false,
-        first: true,
         throttle,
     };
     let end = connection.serve().await;
@@ -99,6 +114,57 @@ pub(crate) async fn run(
         }
         End::Done => linger(reader).await,
     }
+}
+
+/// Whether this member has a quorum, and its role lets it serve clients (`leaderServes`).
+fn serves_clients(context: &Context) -> bool {
+    context.node.is_serving()
+        && (context.config.ensemble.leader_serves
+            || context.node.status().role != ServerRole::Leader)
+}
+
+/// Hears a connection to a server that serves nobody: a four-letter word is answered, a client is turned
+/// away, so that it tries another server at once. `true`: there is service meanwhile.
+async fn before_service(
+    context: &Arc<Context>,
+    stream: &mut TcpStream,
+    unread: &mut BytesMut,
+) -> io::Result<bool> {
+    let limit = Duration::from_millis(context.config.sessionless_timeout_ms.into());
+    let hear = async {
+        loop {
+            if stream.read_buf(unread).await? == 0 {
+                return Err(io::Error::from(io::ErrorKind::UnexpectedEof));
+            }
+            match four_letter::detect(unread, &context.config.four_letter_words) {
+                four_letter::Detected::Incomplete => {}
+                four_letter::Detected::No => return Ok(None),
+                four_letter::Detected::Word(word) => return Ok(Some(word)),
+            }
+        }
+    };
+    let word = match timeout(limit, hear).await {
+        Ok(heard) => heard?,
+        Err(_) => {
+            Counters::add(&context.counters.sessionless_expired, 1);
+            return Ok(false);
+        }
+    };
+    let Some(word) = word else {
+        let serves = serves_clients(context);
+        if !serves {
+            Counters::add(&context.counters.connection_rejected, 1);
+        }
+        return Ok(serves);
+    };
+    let text = four_letter::answer(context, &word);
+    timeout(ANSWER, stream.write_all(text.as_bytes())).await??;
+    // Closing at once would throw the answer away if something unread has come.
+    stream.shutdown().await?;
+    let mut sink = [0; 512];
+    let deadline = Instant::now() + LINGER;
+    while let Ok(Ok(1..)) = timeout_at(deadline, stream.read(&mut sink)).await {}
+    Ok(false)
 }
 
 struct Connection<'a> {
@@ -184,7 +250,7 @@ impl Connection<'_> {
     /// A client that takes what it was sent is there, though its pings wait to be read.
     fn keep_alive(&self) {
         let (mut none, now) = (VecDeque::new(), self.context.clock.now());
-        let mut batch = storage::Batch::new(&self.context.queue);
+        let mut batch = Batch::new(self.context);
         self.context.node.on_frames(self.client, &mut none, now, &mut |action| batch.push(action));
     }
 
@@ -279,7 +345,7 @@ impl Connection<'_> {
                 }
             }
             let arrived = self.context.clock.now();
-            let mut batch = storage::Batch::new(&self.context.queue);
+            let mut batch = Batch::new(self.context);
             let served = self.context.node.on_frames(
                 self.client,
                 &mut self.frames,

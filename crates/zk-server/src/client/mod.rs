@@ -7,5 +7,6 @@ mod listener;
 mod outbox;
 mod throttle;
 
+pub(crate) use framing::Framing;
 pub use listener::{Limits, Listener};
 pub use outbox::flush_touched;

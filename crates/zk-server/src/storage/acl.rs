@@ -5,7 +5,7 @@ use zk_proto::acl::Acl;
 use zk_proto::{DecodeError, Field, Reader};
 
 /// The stored form.
-pub(super) fn encode(acl: &[Acl]) -> Bytes {
+pub(crate) fn encode(acl: &[Acl]) -> Bytes {
     if acl == Acl::open() {
         return Bytes::new();
     }

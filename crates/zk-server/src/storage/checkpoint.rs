@@ -37,6 +37,7 @@ pub fn run(context: &Arc<Context>, state: &State, log: &LogHandle, stop: &Receiv
         let (zxid, count, bytes) = context
             .node
             .read(|db| (db.tree.last_zxid(), db.tree.dirty_count(), db.tree.dirty_bytes() as u64));
+        // A new epoch makes it large at once, which does no harm; a snapshot may make it negative.
         let txns = zxid.0 - last_zxid.0;
         let due =
             txns >= storage.snap_count.into() || bytes >= due_bytes || last.elapsed() >= DUE_AGE;
@@ -45,16 +46,34 @@ pub fn run(context: &Arc<Context>, state: &State, log: &LogHandle, stop: &Receiv
         }
         last = Instant::now();
         last_zxid = zxid;
-        if let Err(error) = take(context, state, log) {
-            Counters::add(&context.counters.checkpoint_errors, 1);
-            tracing::error!(%error, "no checkpoint could be taken; the log keeps everything, and the next try is due soon");
+        match take(context, state, log) {
+            Ok(()) => {}
+            Err(StorageError::Superseded) => {
+                tracing::debug!(
+                    "a checkpoint was given up: a snapshot from the leader took its place"
+                );
+            }
+            Err(error) => {
+                Counters::add(&context.counters.checkpoint_errors, 1);
+                tracing::error!(%error, "no checkpoint could be taken; the log keeps everything, and the next try is due soon");
+            }
+        }
+        if context.quorum.is_some()
+            && let Err(error) = state.reclaim()
+        {
+            tracing::warn!(%error, "the space of a replaced state could not be freed; it is tried again");
         }
     }
 }
 
 fn take(context: &Context, state: &State, log: &LogHandle) -> Result<(), StorageError> {
     let begun = Instant::now();
-    let mut checkpoint = context.node.begin_checkpoint();
+    // In this order: a snapshot that becomes the state between the two, or later, is found out when the
+    // writer finishes.
+    let mut writer = state.begin_checkpoint();
+    let Some(mut checkpoint) = context.node.begin_checkpoint() else {
+        return Ok(()); // a snapshot from the leader is becoming the state
+    };
     let meta = Meta {
         applied: checkpoint.zxid(),
         digest: checkpoint.digest(),
@@ -62,7 +81,6 @@ fn take(context: &Context, state: &State, log: &LogHandle) -> Result<(), Storage
     };
     let mut written = 0usize;
     let result = (|| {
-        let mut writer = state.begin_checkpoint();
         let mut items = Vec::with_capacity(CHUNK);
         loop {
             items.clear();

@@ -7,7 +7,8 @@ mod queue;
 mod recovery;
 mod store_thread;
 
+pub(crate) use acl::encode as encode_acl;
 pub use checkpoint::run as run_checkpoints;
-pub use queue::{Batch, StoreQueue};
-pub use recovery::{Recovered, RecoveryError, recover};
+pub use queue::{StoreQueue, Work};
+pub use recovery::{Recovered, RecoveryError, recover, recover_member};
 pub use store_thread::run as run_store;

@@ -7,8 +7,9 @@ use zk_proto::acl::Acl;
 use zk_proto::data::StatPersisted;
 use zk_proto::txn::LoggedTxn;
 use zk_proto::{SessionId, Zxid};
-use zk_storage::{Log, Meta, State, StateItem, StorageConfig, StorageError};
+use zk_storage::{Log, Meta, Opened, State, StateItem, StorageConfig, StorageError};
 use zk_tree::{Database, TreeConfig};
+use zk_zab::{Durable, History};
 
 /// Why a server cannot start from its data.
 #[derive(Debug, thiserror::Error)]
@@ -38,10 +39,12 @@ pub enum RecoveryError {
     },
 }
 
-/// A database that is as far as its log.
+/// What a server starts from.
 pub struct Recovered {
-    /// The tree and its sessions.
+    /// The tree and its sessions: as far as the log, or for a member as far as the stored state.
     pub db: Database,
+    /// What a member has beside it; `None` for a standalone server.
+    pub member: Option<RecoveredMember>,
     /// The log, ready for appends.
     pub log: Log,
     /// The state, for checkpoints.
@@ -54,35 +57,76 @@ pub struct Recovered {
     pub replayed: u64,
 }
 
+/// What a member's peer starts from.
+pub struct RecoveredMember {
+    /// What is on disk, and not in the tree.
+    pub durable: Durable,
+    /// What the peer plans with.
+    pub history: Box<dyn History>,
+}
+
+impl Recovered {
+    /// The last transaction in the log.
+    #[must_use]
+    pub fn last_logged(&self) -> Zxid {
+        match &self.member {
+            Some(member) => member.durable.last_logged(),
+            None => self.db.tree.last_zxid(),
+        }
+    }
+}
+
 /// Loads the state and replays the log behind it.
 ///
 /// # Errors
 /// Anything that would make the server start with less than it acknowledged.
 pub fn recover(config: &StorageConfig, tree: TreeConfig) -> Result<Recovered, RecoveryError> {
-    let begun = Instant::now();
-    let opened = zk_storage::open(config)?;
-    let mut db = Database::new(tree);
-    if let Some(meta) = opened.state.meta() {
-        load(&mut db, &opened.state, meta, tree.digest_enabled)?;
-    }
-    let load_us = elapsed_us(begun);
+    let (mut opened, mut db, load_us) = open(config, tree)?;
     let begun = Instant::now();
     let mut replayed = 0;
-    for entry in opened.replay {
+    for entry in &mut opened.replay {
         let (zxid, payload) = entry.map_err(StorageError::from)?;
         let txn = LoggedTxn::decode(&payload)
             .map_err(|error| RecoveryError::Txn { zxid, reason: error.to_string() })?;
         db.apply(&txn, &mut |_, _| {});
         replayed += 1;
     }
-    Ok(Recovered {
-        db,
-        log: opened.log,
-        state: opened.state,
-        load_us,
-        replay_us: elapsed_us(begun),
-        replayed,
-    })
+    let replay_us = elapsed_us(begun);
+    let Opened { log, state, .. } = opened;
+    Ok(Recovered { db, member: None, log, state, load_us, replay_us, replayed })
+}
+
+/// Loads the state, and leaves the log behind it to the peer: what of it is committed is for the
+/// ensemble to say.
+///
+/// # Errors
+/// As for [`recover`].
+pub fn recover_member(
+    config: &StorageConfig,
+    tree: TreeConfig,
+) -> Result<Recovered, RecoveryError> {
+    let (mut opened, db, load_us) = open(config, tree)?;
+    let begun = Instant::now();
+    let durable = opened.take_durable()?;
+    let history = Box::new(opened.history());
+    let replay_us = elapsed_us(begun);
+    let Opened { log, state, .. } = opened;
+    let member = Some(RecoveredMember { durable, history });
+    Ok(Recovered { db, member, log, state, load_us, replay_us, replayed: 0 })
+}
+
+/// Opens what is stored, and loads the state; how long that took, in µs.
+fn open(
+    config: &StorageConfig,
+    tree: TreeConfig,
+) -> Result<(Opened, Database, u64), RecoveryError> {
+    let begun = Instant::now();
+    let opened = zk_storage::open(config)?;
+    let mut db = Database::new(tree);
+    if let Some(meta) = opened.state.meta() {
+        load(&mut db, &opened.state, meta, tree.digest_enabled)?;
+    }
+    Ok((opened, db, elapsed_us(begun)))
 }
 
 /// Znodes handed from the thread that reads to the one that builds, at a time.

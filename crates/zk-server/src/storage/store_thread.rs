@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use zk_storage::Log;
+use zk_storage::{Log, State, Write};
 
-use super::queue::Batch;
+use super::queue::Work;
+use crate::actions::Batch;
 use crate::client::flush_touched;
 use crate::context::{Context, Counters};
 
@@ -14,18 +15,29 @@ use crate::context::{Context, Counters};
 ///
 /// An error of the disk ends the process: what is on it is unknown, and a second attempt could only
 /// make believe (D3).
-pub fn run(context: &Arc<Context>, mut log: Log) {
-    let mut writes = Vec::new();
+pub fn run(context: &Arc<Context>, mut log: Log, state: &State) {
+    let mut spare = Vec::new();
     let handle = log.handle();
-    while let Some(token) = context.queue.take(&mut writes) {
+    while let Some(work) = context.queue.take(spare) {
         let begun = Instant::now();
-        if let Err(error) = log.append(&writes) {
-            tracing::error!(%error, "the transaction log cannot be written: the server stops, nothing acknowledged is lost");
-            crate::abort();
-        }
-        let took = begun.elapsed();
-        observe(context, took, writes.len());
-        let mut batch = Batch::new(&context.queue);
+        let (token, writes) = match work {
+            Work::Append(writes, token) => {
+                append(&mut log, &writes);
+                (token, writes)
+            }
+            Work::Install { token, zxid, staged } => {
+                let staged = staged.expect("the core installs what was staged");
+                append(&mut log, &[Write::InstallSnapshot { zxid, staged: staged.id() }]);
+                if let Err(error) = state.install(staged) {
+                    tracing::error!(%error, "a snapshot could not become the state: the server stops; the next start goes on from here");
+                    crate::abort();
+                }
+                (token, Vec::new())
+            }
+        };
+        observe(context, begun.elapsed(), writes.len().max(1));
+        spare = writes;
+        let mut batch = Batch::new(context);
         context.node.on_persisted(token, context.clock.now(), &mut |action| batch.push(action));
         drop(batch);
         flush_touched(context);
@@ -47,6 +59,13 @@ pub fn run(context: &Arc<Context>, mut log: Log) {
         {
             tracing::warn!(%error, "the log's watermark could not be noted");
         }
+    }
+}
+
+fn append(log: &mut Log, writes: &[Write]) {
+    if let Err(error) = log.append(writes) {
+        tracing::error!(%error, "the transaction log cannot be written: the server stops, nothing acknowledged is lost");
+        crate::abort();
     }
 }
 

@@ -74,6 +74,21 @@ pub enum LogError {
         /// The newest format known here.
         known: u32,
     },
+    /// Transactions were to be voided that the state holds, so that they cannot be taken back.
+    #[error(
+        "the transaction log in {} was to be cut behind zxid {zxid}, but the state holds everything up to \
+         zxid {applied}: committed transactions are missing in the ensemble. Nothing was changed. To \
+         accept that, move dataDir and dataLogDir aside, so that this server fetches everything from the \
+         leader", path.display()
+    )]
+    BelowState {
+        /// The log's folder.
+        path: PathBuf,
+        /// What was to be the last zxid.
+        zxid: Zxid,
+        /// What the state is as of, or what the log holds nothing below of.
+        applied: Zxid,
+    },
     /// A reader asked for what is purged already.
     #[error("transactions after zxid {asked} were asked for; the log begins after zxid {begins}")]
     Purged {

@@ -9,8 +9,11 @@
 //! - Segments are numbered without a gap, and each is durable before the next one is begun.
 //! - A file named like a segment has its header; it is in use from its first record on.
 //! - What a reader is reading is never overwritten: its segment is removed instead of recycled.
+//! - A truncation leads to a transaction that is there, or to where the log begins; never below what
+//!   the state has.
 
 mod error;
+mod index;
 mod purge;
 mod reader;
 mod record;
@@ -21,8 +24,11 @@ mod watermark;
 #[cfg(test)]
 mod tests;
 
+use std::fs;
+use std::io;
 use std::os::unix::fs::FileExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
@@ -30,7 +36,10 @@ use zk_proto::{Epoch, Zxid};
 
 use crate::disk::in_memory;
 use crate::identity::{FolderLock, StoreId};
+use crate::state::StagedId;
 pub use error::{LogError, Problem};
+use index::{Change, Index, Mark, Truncation};
+pub(crate) use index::{Install, Position};
 pub use reader::Reader;
 use record::{CHECKSUM_LEN, Kind, Start, record_len};
 use segment::{PAGE, RECORDS_AT, Segment};
@@ -38,8 +47,8 @@ use watermark::Watermark;
 
 /// The first segment of a new log is small, so that a new server starts at once.
 const FIRST_SEGMENT_BYTES: u64 = 4 << 20;
-/// A reader finds its place in a segment to within so many bytes.
-const MARK_EVERY_BYTES: u64 = 256 << 10;
+/// A reader finds its place in a segment to within so many bytes. Tests have small segments.
+const MARK_EVERY_BYTES: u64 = if cfg!(test) { 8 << 10 } else { 256 << 10 };
 /// Offsets within a segment fit 32 bits.
 const SEGMENT_BYTES_MAX: u64 = 2 << 30;
 const START_LEN: u64 = record_len(Start::LEN) as u64;
@@ -74,10 +83,19 @@ pub enum Write {
     AcceptedEpoch(Epoch),
     /// The epoch that this server's history belongs to; never goes back.
     CurrentEpoch(Epoch),
-    /// Voids every transaction above the zxid, which becomes the last one.
+    /// Voids every transaction above the zxid. If there is none of that zxid, the one before it
+    /// becomes the last.
     Truncate {
-        /// The last zxid that stays.
+        /// The last zxid that may stay.
         zxid: Zxid,
+    },
+    /// Voids every transaction: a snapshot takes their place, which may be of any zxid, below or above
+    /// the last one too. Epochs stay.
+    InstallSnapshot {
+        /// What the snapshot is of; the last zxid from here on.
+        zxid: Zxid,
+        /// Where it is: [`State::install`](crate::State::install) it when this is durable.
+        staged: StagedId,
     },
 }
 
@@ -85,6 +103,7 @@ impl Write {
     fn payload_len(&self) -> usize {
         match self {
             Self::Txn { payload, .. } => payload.len(),
+            Self::InstallSnapshot { .. } => StagedId::LEN,
             Self::AcceptedEpoch(_) | Self::CurrentEpoch(_) | Self::Truncate { .. } => 0,
         }
     }
@@ -97,20 +116,6 @@ pub struct Epochs {
     pub accepted: Epoch,
     /// Of the history.
     pub current: Epoch,
-}
-
-/// A place in the stream.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Position {
-    seq: u64,
-    offset: u64,
-}
-
-/// At `at`, every earlier transaction above `to` became void.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Truncation {
-    at: Position,
-    to: Zxid,
 }
 
 /// The log's only writer.
@@ -132,6 +137,10 @@ pub struct Log {
     watermark: Watermark,
     /// The four bytes in front of the batch, then the batch.
     buf: Vec<u8>,
+    /// What the state has: no truncation may go below.
+    applied: Arc<AtomicI64>,
+    /// Removed at the first append.
+    initialize: Option<PathBuf>,
 }
 
 /// Everything about the log but writing to it; for other threads. Clones share one log.
@@ -152,43 +161,8 @@ struct Shared {
 
 #[derive(Debug)]
 struct Inner {
-    /// Segments with records, oldest first. The last one is being written.
-    used: Vec<Used>,
+    index: Index,
     next: Next,
-    truncations: Vec<Truncation>,
-    /// Last zxid of the log.
-    last: Zxid,
-}
-
-/// A segment with records, and what the reader and the purge need to know of them.
-#[derive(Debug)]
-struct Used {
-    segment: Arc<Segment>,
-    end: u64,
-    /// The last zxid of the log before this segment.
-    previous_last: Zxid,
-    /// The highest zxid in this segment or before it, voided ones included.
-    highest: Zxid,
-    txns: u64,
-    /// Now and then: where a record starts, and the highest zxid before it.
-    marks: Vec<(Zxid, u64)>,
-}
-
-impl Used {
-    fn new(segment: Arc<Segment>, previous_last: Zxid, highest: Zxid) -> Self {
-        Self { segment, end: RECORDS_AT, previous_last, highest, txns: 0, marks: Vec::new() }
-    }
-
-    /// Takes note that the records up to `end` are in the log.
-    fn extend(&mut self, end: u64, highest: Zxid, txns: u64) {
-        let marked = self.marks.last().map_or(RECORDS_AT, |&(_, offset)| offset);
-        if self.end >= marked + MARK_EVERY_BYTES {
-            self.marks.push((self.highest, self.end));
-        }
-        self.end = end;
-        self.highest = self.highest.max(highest);
-        self.txns += txns;
-    }
 }
 
 /// The segment after the one being written.
@@ -201,6 +175,11 @@ enum Next {
 }
 
 impl Log {
+    /// From now on no truncation goes below this, and `initialize` goes with the first append.
+    pub(crate) fn attach(&mut self, applied: Arc<AtomicI64>, initialize: Option<PathBuf>) {
+        (self.applied, self.initialize) = (applied, initialize);
+    }
+
     /// A handle for the threads beside the writer.
     #[must_use]
     pub fn handle(&self) -> LogHandle {
@@ -232,6 +211,8 @@ impl Log {
     /// written. Every other error is fatal ([`LogError::is_fatal`]): whether the batch is on disk is
     /// unknown, no second attempt can find out, and the process must end.
     ///
+    /// [`LogError::BelowState`] is fatal too, though nothing was written then.
+    ///
     /// # Panics
     /// When the batch breaks the order of zxids or epochs, or after a fatal error.
     pub fn append(&mut self, writes: &[Write]) -> Result<(), LogError> {
@@ -241,9 +222,60 @@ impl Log {
         }
         let batch_len: u64 =
             writes.iter().map(|write| record_len(write.payload_len()) as u64).sum();
-        let result = self.make_room(START_LEN + batch_len).and_then(|()| self.write(writes));
+        let result = self.truncations(writes).and_then(|truncations| {
+            self.make_room(START_LEN + batch_len)?;
+            self.write(writes, &truncations)
+        });
         self.failed = result.as_ref().is_err_and(LogError::is_fatal);
+        if result.is_ok()
+            && let Some(path) = self.initialize.take()
+        {
+            remove_initialize(&path);
+        }
         result
+    }
+
+    /// Where each truncation of the batch leads.
+    fn truncations(&self, writes: &[Write]) -> Result<Vec<Zxid>, LogError> {
+        let mut truncations = Vec::new();
+        if !writes.iter().any(|write| matches!(write, Write::Truncate { .. })) {
+            return Ok(truncations);
+        }
+        let mut bottom = Zxid(self.applied.load(Ordering::Acquire));
+        // What the batch itself adds, and up to where what stands before it still counts.
+        let (mut added, mut installed, mut durable) = (Vec::new(), false, Zxid(i64::MAX));
+        for write in writes {
+            match write {
+                Write::Txn { zxid, .. } => added.push(*zxid),
+                Write::InstallSnapshot { zxid, .. } => {
+                    (bottom, installed) = (*zxid, true);
+                    added.clear();
+                }
+                Write::Truncate { zxid } => {
+                    let below = |applied| LogError::BelowState {
+                        path: self.handle.shared.folder().to_owned(),
+                        zxid: *zxid,
+                        applied,
+                    };
+                    if *zxid < bottom {
+                        return Err(below(bottom));
+                    }
+                    added.retain(|added| added <= zxid);
+                    let to = match added.last() {
+                        Some(last) => *last,
+                        None if installed => bottom,
+                        None => self
+                            .handle
+                            .floor(durable.min(*zxid))?
+                            .ok_or_else(|| below(self.handle.bounds().0))?,
+                    };
+                    durable = durable.min(to);
+                    truncations.push(to);
+                }
+                Write::AcceptedEpoch(_) | Write::CurrentEpoch(_) => {}
+            }
+        }
+        Ok(truncations)
     }
 
     /// Notes how far the log is acknowledged. Appends do so now and then; call it also when the log
@@ -262,26 +294,38 @@ impl Log {
         Position { seq: self.segment.seq, offset: self.durable_end }
     }
 
-    fn write(&mut self, writes: &[Write]) -> Result<(), LogError> {
+    fn write(&mut self, writes: &[Write], truncations: &[Zxid]) -> Result<(), LogError> {
         let (seq, seed, from) = (self.segment.seq, self.segment.seed, self.end);
         let durable = u32::try_from(self.durable_end).expect("a segment is below 4 GiB");
-        let (mut txns, mut highest, mut truncations) = (0, Zxid::ZERO, Vec::new());
+        let (mut txns, mut changes) = (0, Vec::new());
+        let mut truncations = truncations.iter();
+        let mut marked = self.handle.shared.inner().index.marked(seq);
         // The four bytes in front stay from the batch before.
         let front = self.buf.len() - CHECKSUM_LEN;
         self.buf.copy_within(front.., 0);
         self.buf.truncate(CHECKSUM_LEN);
+        if from == RECORDS_AT {
+            let at = Position { seq, offset: from };
+            changes.push(Change::Mark(Mark { at, before: self.last }));
+            marked = Some(from);
+        }
         if let Some(start) = self.pending_start.take() {
             let payload = start.to_bytes();
             record::encode(&mut self.buf, seed, Kind::Start, self.last.0, durable, &payload);
         }
         for write in writes {
+            let offset = from + (self.buf.len() - CHECKSUM_LEN) as u64;
+            let at = Position { seq, offset };
             match write {
                 Write::Txn { zxid, payload } => {
                     assert!(*zxid > self.last, "zxid {zxid} is appended after {}", self.last);
+                    if marked.is_none_or(|marked| offset >= marked + MARK_EVERY_BYTES) {
+                        changes.push(Change::Mark(Mark { at, before: self.last }));
+                        marked = Some(offset);
+                    }
                     record::encode(&mut self.buf, seed, Kind::Txn, zxid.0, durable, payload);
                     self.last = *zxid;
                     txns += 1;
-                    highest = *zxid;
                 }
                 Write::AcceptedEpoch(epoch) => {
                     assert!(*epoch >= self.epochs.accepted, "the accepted epoch went back");
@@ -297,13 +341,26 @@ impl Log {
                 }
                 Write::Truncate { zxid } => {
                     assert!(*zxid <= self.last, "nothing to truncate: {zxid} is not in the log");
-                    let offset = from + (self.buf.len() - CHECKSUM_LEN) as u64;
-                    truncations.push(Truncation { at: Position { seq, offset }, to: *zxid });
-                    record::encode(&mut self.buf, seed, Kind::Truncate, zxid.0, durable, &[]);
+                    let to = *truncations.next().expect("one for each");
+                    changes.push(Change::Truncate(Truncation { at, to }));
+                    marked = Some(offset);
+                    record::encode(&mut self.buf, seed, Kind::Truncate, to.0, durable, &[]);
+                    self.last = to;
+                }
+                Write::InstallSnapshot { zxid, staged } => {
+                    let install = Install { at, zxid: *zxid, staged: *staged };
+                    changes.push(Change::Install(install));
+                    (marked, txns) = (Some(offset), 0);
+                    let payload = staged.to_bytes();
+                    record::encode(&mut self.buf, seed, Kind::Install, zxid.0, durable, &payload);
                     self.last = *zxid;
                 }
             }
         }
+        let installed = changes.iter().rev().find_map(|change| match change {
+            Change::Install(install) => Some(install.zxid),
+            Change::Mark(_) | Change::Truncate(_) => None,
+        });
         let len = self.buf.len();
         self.end += (len - CHECKSUM_LEN) as u64;
 
@@ -315,15 +372,20 @@ impl Log {
         let path = &self.segment.path;
         file.write_all_at(&self.buf[CHECKSUM_LEN..], from).map_err(LogError::io("write", path))?;
         self.buf.truncate(len);
-        // A segment's first batch is synced in any case: see `prepare_next`.
-        if self.config.force_sync || from == RECORDS_AT {
+        // A segment's first batch is synced in any case: see `prepare_next`. So is a snapshot: the
+        // state is about to change for good.
+        if self.config.force_sync || from == RECORDS_AT || installed.is_some() {
             file.sync_data().map_err(LogError::io("sync", path))?;
             self.durable_end = self.end;
         }
 
         let mut inner = self.handle.shared.inner();
-        inner.publish(&self.segment, self.end, highest, txns, truncations, self.last);
+        inner.publish(&self.segment, self.end, changes, txns, self.last);
         drop(inner);
+        if let Some(zxid) = installed {
+            // The state is there as soon as it is installed, or recovered.
+            self.applied.store(zxid.0, Ordering::Release);
+        }
         self.watermark.maybe_note(self.durable_position())
     }
 
@@ -405,7 +467,7 @@ impl LogHandle {
             match inner.next {
                 Next::Ready(_) | Next::Taken => return Ok(()),
                 // Recovery relies on it: what is prepared follows a segment that is durably in use.
-                Next::Absent => match inner.used.last() {
+                Next::Absent => match inner.index.used.last() {
                     Some(used) => used.segment.seq + 1,
                     None => return Ok(()),
                 },
@@ -423,7 +485,7 @@ impl LogHandle {
     #[must_use]
     pub fn bounds(&self) -> (Zxid, Zxid) {
         let inner = self.shared.inner();
-        (inner.begins(), inner.last)
+        (inner.index.begins(), inner.index.last)
     }
 
     /// Reads the live transactions above `after`, up to the present end of the log.
@@ -431,20 +493,61 @@ impl LogHandle {
     /// # Errors
     /// [`LogError::Purged`] when some of them are gone.
     pub fn read_after(&self, after: Zxid) -> Result<Reader, LogError> {
+        self.read_range(after, Zxid(i64::MAX))
+    }
+
+    /// Reads the live transactions above `after` up to `to`, as the log is at this moment.
+    ///
+    /// Later appends and purges change nothing of what the reader gives: it holds the segments open.
+    /// It does not notice later truncations, so `to` should be a committed zxid.
+    ///
+    /// # Errors
+    /// [`LogError::Purged`] when some of them are gone.
+    pub fn read_range(&self, after: Zxid, to: Zxid) -> Result<Reader, LogError> {
         let inner = self.shared.inner();
-        if after < inner.begins() {
-            return Err(LogError::Purged { asked: after, begins: inner.begins() });
+        let begins = inner.index.begins();
+        if after < begins {
+            return Err(LogError::Purged { asked: after, begins });
         }
-        let behind = inner.used.iter().skip_while(|used| used.highest <= after);
-        let rest: Vec<_> = behind
-            .map(|used| {
-                let mark = used.marks.partition_point(|&(highest, _)| highest <= after);
-                let from = mark.checked_sub(1).map_or(RECORDS_AT, |mark| used.marks[mark].1);
-                (Arc::clone(&used.segment), from, used.end)
-            })
-            .collect();
-        let truncations = inner.truncations.clone();
-        Ok(Reader { after, rest: rest.into_iter(), scanner: None, truncations })
+        Ok(inner.index.reader(after, to))
+    }
+
+    /// The greatest zxid in the log at or below `zxid`; where the log begins counts as in it. `None`
+    /// for what is below that. Reads a few hundred kilobytes at most, and none for the log's last.
+    ///
+    /// # Errors
+    /// When these cannot be read.
+    pub fn floor(&self, zxid: Zxid) -> Result<Option<Zxid>, LogError> {
+        let (mut floor, reader) = {
+            let inner = self.shared.inner();
+            if zxid < inner.index.begins() {
+                return Ok(None);
+            }
+            if zxid >= inner.index.last {
+                return Ok(Some(inner.index.last));
+            }
+            inner.index.span(zxid)
+        };
+        for txn in reader {
+            floor = txn?.0;
+        }
+        Ok(Some(floor))
+    }
+
+    /// About how many bytes of the log hold the transactions above `after`.
+    #[must_use]
+    pub fn bytes_after(&self, after: Zxid) -> u64 {
+        self.shared.inner().index.bytes_after(after)
+    }
+
+    /// The last snapshot that the log goes on from, as long as that is in it.
+    pub(crate) fn install(&self) -> Option<Install> {
+        self.shared.inner().index.install()
+    }
+
+    /// Whether nothing was ever appended.
+    pub(crate) fn is_new(&self) -> bool {
+        self.shared.inner().index.used.is_empty()
     }
 }
 
@@ -463,10 +566,6 @@ impl Shared {
 }
 
 impl Inner {
-    fn begins(&self) -> Zxid {
-        self.used.first().map_or(self.last, |used| used.previous_last)
-    }
-
     fn take_next(&mut self, len: u64) -> Option<Segment> {
         match std::mem::replace(&mut self.next, Next::Taken) {
             Next::Ready(next) if next.len >= len => Some(next),
@@ -482,22 +581,33 @@ impl Inner {
         &mut self,
         segment: &Arc<Segment>,
         end: u64,
-        highest: Zxid,
+        changes: Vec<Change>,
         txns: u64,
-        truncations: Vec<Truncation>,
         last: Zxid,
     ) {
-        if self.used.last().is_none_or(|used| used.segment.seq < segment.seq) {
-            let before = self.used.last().map_or(Zxid::ZERO, |used| used.highest);
-            self.used.push(Used::new(Arc::clone(segment), self.last, before));
+        if self.index.used.last().is_none_or(|used| used.segment.seq < segment.seq) {
+            self.index.begin_segment(Arc::clone(segment));
             if matches!(self.next, Next::Taken) {
                 self.next = Next::Absent;
             }
         }
-        let used = self.used.last_mut().expect("pushed above if there was none");
-        used.extend(end, highest, txns);
-        self.truncations.extend(truncations);
-        self.last = last;
+        for change in changes {
+            self.index.apply(change);
+        }
+        let used = self.index.used.last_mut().expect("pushed above if there was none");
+        used.end = end;
+        used.txns += txns;
+        self.index.last = last;
+    }
+}
+
+/// That it could not be removed only matters if the data is lost before the next start tries again.
+pub(crate) fn remove_initialize(path: &Path) {
+    match fs::remove_file(path) {
+        Err(err) if err.kind() != io::ErrorKind::NotFound => {
+            tracing::warn!(file = %path.display(), %err, "cannot remove");
+        }
+        Ok(()) | Err(_) => {}
     }
 }
 

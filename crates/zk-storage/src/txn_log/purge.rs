@@ -17,7 +17,8 @@ const SPARES_MAX: usize = 1;
 
 impl LogHandle {
     /// Gives up the oldest segments while all they hold is in the state (up to `applied`) and the
-    /// log keeps at least `retain_txns` transactions, for learners that lag behind. Returns how many.
+    /// log keeps at least `retain_txns` transactions, for learners that lag behind. What stands before
+    /// an installed snapshot goes in any case. Returns how many.
     ///
     /// # Errors
     /// When a file cannot be renamed or removed. The log stays whole.
@@ -28,18 +29,10 @@ impl LogHandle {
         loop {
             let oldest = {
                 let mut inner = shared.inner();
-                let txns: u64 = inner.used.iter().map(|used| used.txns).sum();
-                let goes = inner.used.split_first().is_some_and(|(oldest, rest)| {
-                    !rest.is_empty()
-                        && oldest.highest <= applied
-                        && txns - oldest.txns >= retain_txns
-                });
-                if !goes {
+                if !inner.index.oldest_may_go(applied, retain_txns) {
                     return Ok(purged);
                 }
-                let oldest = inner.used.remove(0);
-                inner.truncations.retain(|truncation| truncation.at.seq > oldest.segment.seq);
-                oldest.segment
+                inner.index.remove_oldest()
             };
             // No new reader can find it; one that has it keeps it from being overwritten.
             if Arc::strong_count(&oldest) == 1 && oldest.len == shared.segment_bytes {

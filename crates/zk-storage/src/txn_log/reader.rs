@@ -11,9 +11,9 @@ use zk_proto::Zxid;
 
 use crate::disk::in_memory;
 use crate::txn_log::error::{LogError, Problem};
+use crate::txn_log::index::{Position, Truncation};
 use crate::txn_log::record::{self, CHECKSUM_LEN, HEADER_LEN, Header, Kind};
 use crate::txn_log::segment::{RECORDS_AT, Segment};
-use crate::txn_log::{Position, Truncation};
 
 /// How much is read at once.
 const CHUNK: u64 = 1 << 20;
@@ -134,18 +134,37 @@ impl Scanner {
 }
 
 /// The transactions of the log behind a zxid, in order: those that a later truncation voided are
-/// left out. It ends where the log ended when the reader was made, and may outlive a purge.
+/// left out. It ends where the log ended when the reader was made, and may outlive a purge: the space
+/// of what is purged meanwhile is free only when the reader is dropped.
 #[derive(Debug)]
 pub struct Reader {
-    pub(crate) after: Zxid,
+    after: Zxid,
+    /// The last zxid that is wanted.
+    to: Zxid,
     /// Segments yet to read, with where to begin and end in each.
     pub(crate) rest: vec::IntoIter<(Arc<Segment>, u64, u64)>,
-    pub(crate) scanner: Option<Scanner>,
-    pub(crate) truncations: Vec<Truncation>,
+    scanner: Option<Scanner>,
+    truncations: Vec<Truncation>,
 }
 
 impl Reader {
+    pub(crate) fn new(
+        after: Zxid,
+        to: Zxid,
+        pieces: Vec<(Arc<Segment>, u64, u64)>,
+        truncations: Vec<Truncation>,
+    ) -> Self {
+        Self { after, to, rest: pieces.into_iter(), scanner: None, truncations }
+    }
+
+    fn stop(&mut self) {
+        (self.scanner, self.rest) = (None, Vec::new().into_iter());
+    }
+
     fn step(&mut self) -> Result<Option<(Zxid, Bytes)>, LogError> {
+        if self.after >= self.to {
+            self.stop();
+        }
         loop {
             let Some(scanner) = &mut self.scanner else {
                 let Some((segment, from, to)) = self.rest.next() else { return Ok(None) };
@@ -164,7 +183,9 @@ impl Reader {
                     let is_live = record.kind == Kind::Txn
                         && zxid > self.after
                         && !self.truncations.iter().any(|later| later.at > at && later.to < zxid);
-                    if is_live {
+                    if is_live && zxid > self.to {
+                        self.stop();
+                    } else if is_live {
                         self.after = zxid;
                         return Ok(Some((zxid, record.payload)));
                     }
@@ -181,7 +202,7 @@ impl Iterator for Reader {
     fn next(&mut self) -> Option<Self::Item> {
         let step = self.step();
         if step.is_err() {
-            (self.scanner, self.rest) = (None, Vec::new().into_iter());
+            self.stop();
         }
         step.transpose()
     }

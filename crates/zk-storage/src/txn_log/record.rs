@@ -35,13 +35,23 @@ pub(crate) enum Kind {
     CurrentEpoch = 4,
     /// All transactions before this record and above its zxid are void.
     Truncate = 5,
+    /// All transactions before this record are void: a snapshot of its zxid stands for them. The
+    /// payload is the snapshot's id.
+    Install = 6,
 }
 
 impl Kind {
     fn from_byte(byte: u8) -> Option<Self> {
-        [Self::Start, Self::Txn, Self::AcceptedEpoch, Self::CurrentEpoch, Self::Truncate]
-            .into_iter()
-            .find(|kind| *kind as u8 == byte)
+        [
+            Self::Start,
+            Self::Txn,
+            Self::AcceptedEpoch,
+            Self::CurrentEpoch,
+            Self::Truncate,
+            Self::Install,
+        ]
+        .into_iter()
+        .find(|kind| *kind as u8 == byte)
     }
 }
 
@@ -209,7 +219,7 @@ mod tests {
     fn zeros_and_unknown_kinds_are_no_record() {
         assert_eq!(Header::parse(&[0; HEADER_LEN]), None);
         let mut bytes = [0; HEADER_LEN];
-        bytes[4] = 6;
+        bytes[4] = 7;
         assert_eq!(Header::parse(&bytes), None);
         bytes[4] = 2;
         assert!(Header::parse(&bytes).is_some());

@@ -1,20 +1,25 @@
 //! Opening a log: verify everything, cut a torn tail, refuse damage to what was acknowledged.
 
 use std::fs;
+use std::io;
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use zk_proto::{Epoch, Zxid};
 
+use crate::disk::in_memory;
 use crate::identity::{FolderLock, StoreId, random_u64};
+use crate::state::StagedId;
 use crate::txn_log::error::{LogError, Problem};
+use crate::txn_log::index::{Change, Index, Install, Mark, Position, Truncation};
 use crate::txn_log::reader::{Record, Scanner, Step, first_record};
 use crate::txn_log::record::{Kind, Start};
 use crate::txn_log::segment::{PAGE, RECORDS_AT, Segment};
 use crate::txn_log::watermark::Watermark;
 use crate::txn_log::{
-    Epochs, FIRST_SEGMENT_BYTES, Inner, Log, LogConfig, LogHandle, Next, Position,
-    SEGMENT_BYTES_MAX, Shared, Truncation, Used,
+    Epochs, FIRST_SEGMENT_BYTES, Inner, Log, LogConfig, LogHandle, MARK_EVERY_BYTES, Next,
+    SEGMENT_BYTES_MAX, START_LEN, Shared,
 };
 
 impl Log {
@@ -46,9 +51,9 @@ impl Log {
         for (index, (segment, start)) in segments.iter().zip(&starts).enumerate() {
             walk.segment(segment, start, starts.get(index + 1))?;
         }
-        let Walk { used, truncations, last, epochs, tail: Tail { end, checksum, problem } } = walk;
+        let Walk { index, epochs, tail: Tail { end, checksum, problem } } = walk;
         let segment = segments.pop().expect("a new log has its first segment");
-        let is_new = used.is_empty();
+        let (is_new, last) = (index.used.is_empty(), index.last);
         let position = Position { seq: segment.seq, offset: end };
         let damage = |segment: &Segment, offset, problem| {
             Err(LogError::Corrupt { path: segment.path.clone(), offset, after: last, problem })
@@ -76,6 +81,9 @@ impl Log {
             tracing::info!(segment = %path, end, %last, "cut a write that never completed");
         }
 
+        // Where the next record will stand, nothing of a torn one may stay: if the sector with the
+        // beginning of that new record were all that is written, it could make the torn one whole.
+        wipe(&segment, end, START_LEN).map_err(LogError::io("write", &segment.path))?;
         // Only now may anything be built on what was read: it may have come from the page cache of
         // a system on which the last process died before its sync.
         segment.file.sync_data().map_err(LogError::io("sync", &segment.path))?;
@@ -93,7 +101,7 @@ impl Log {
             Some(Ok(next)) => Next::Ready(next),
             Some(Err(_)) | None => Next::Absent,
         };
-        let inner = Mutex::new(Inner { used, next, truncations, last });
+        let inner = Mutex::new(Inner { index, next });
         let shared = Shared { lock, store, segment_bytes, inner, maintenance: Mutex::new(()) };
         Ok(Self {
             handle: LogHandle { shared: Arc::new(shared) },
@@ -108,8 +116,21 @@ impl Log {
             failed: false,
             watermark,
             buf: checksum.to_le_bytes().to_vec(),
+            applied: Arc::default(),
+            initialize: None,
         })
     }
+}
+
+/// Zeros so many bytes, or those that the segment has there.
+fn wipe(segment: &Segment, at: u64, len: u64) -> io::Result<()> {
+    let mut bytes = vec![0; in_memory(len.min(segment.len - at))];
+    segment.file.read_exact_at(&mut bytes, at)?;
+    if bytes.iter().any(|byte| *byte != 0) {
+        bytes.fill(0);
+        segment.file.write_all_at(&bytes, at)?;
+    }
+    Ok(())
 }
 
 /// Opens the folder's segments, oldest first, and removes what an unfinished one left.
@@ -173,9 +194,7 @@ struct Tail {
 
 /// What reading the whole log finds out.
 struct Walk {
-    used: Vec<Used>,
-    truncations: Vec<Truncation>,
-    last: Zxid,
+    index: Index,
     epochs: Epochs,
     tail: Tail,
 }
@@ -187,7 +206,7 @@ impl Walk {
             .first()
             .map_or_else(Default::default, |(record, start)| (Zxid(record.zxid), epochs_of(start)));
         let tail = Tail { end: RECORDS_AT, checksum: 0, problem: Problem::NoRecord };
-        Self { used: Vec::new(), truncations: Vec::new(), last, epochs, tail }
+        Self { index: Index::new(last), epochs, tail }
     }
 
     /// Reads one segment to its end, which the next segment knows.
@@ -197,13 +216,12 @@ impl Walk {
         (_, start): &(Record, Start),
         next: Option<&(Record, Start)>,
     ) -> Result<(), LogError> {
-        if self.used.is_empty() {
+        if self.index.used.is_empty() {
             // Nothing is left of what stood before the first segment.
             self.tail.end = start.previous_end;
             self.tail.checksum = start.previous_checksum;
         }
-        let before = self.used.last().map_or(self.last, |used| used.highest);
-        let mut used = Used::new(Arc::clone(segment), self.last, before);
+        self.index.begin_segment(Arc::clone(segment));
         let limit = next.map_or(segment.len, |(_, start)| start.previous_end.min(segment.len));
         let mut scanner = Scanner::new(Arc::clone(segment), RECORDS_AT, limit);
         let problem = loop {
@@ -216,31 +234,36 @@ impl Walk {
                     if !self.record(at, &record) {
                         return Err(self.damage(segment, record.offset, Problem::Unconnected));
                     }
-                    let txns = u64::from(record.kind == Kind::Txn);
-                    used.extend(scanner.offset, self.last, txns);
+                    let used = self.index.used.last_mut().expect("begun above");
+                    used.end = scanner.offset;
+                    used.txns += u64::from(record.kind == Kind::Txn);
                     (self.tail.end, self.tail.checksum) = (scanner.offset, record.checksum);
                 }
             }
         };
         self.tail.problem = problem;
-        self.used.push(used);
         Ok(())
     }
 
     /// Takes note of a record; false if it does not continue what came before.
     fn record(&mut self, at: Position, record: &Record) -> bool {
         let zxid = Zxid(record.zxid);
+        let marked = self.index.marked(at.seq);
+        let far = marked.is_none_or(|marked| at.offset >= marked + MARK_EVERY_BYTES);
+        if at.offset == RECORDS_AT || (far && record.kind == Kind::Txn) {
+            self.index.apply(Change::Mark(Mark { at, before: self.index.last }));
+        }
         let epoch = i32::try_from(record.zxid).map(Epoch);
         match record.kind {
             Kind::Start => Start::from_bytes(&record.payload).is_some_and(|start| {
-                zxid == self.last
+                zxid == self.index.last
                     && epochs_of(&start) == self.epochs
                     && start.previous_end == self.tail.end
                     && start.previous_checksum == self.tail.checksum
             }),
             Kind::Txn => {
-                let continues = zxid > self.last;
-                self.last = zxid;
+                let continues = zxid > self.index.last;
+                self.index.last = zxid;
                 continues
             }
             Kind::AcceptedEpoch => {
@@ -254,16 +277,24 @@ impl Walk {
                 epoch.is_ok_and(|epoch| epoch >= before)
             }
             Kind::Truncate => {
-                let continues = zxid <= self.last;
-                self.truncations.push(Truncation { at, to: zxid });
-                self.last = zxid;
+                let continues = zxid <= self.index.last;
+                self.index.apply(Change::Truncate(Truncation { at, to: zxid }));
+                self.index.last = zxid;
                 continues
+            }
+            Kind::Install => {
+                let staged = StagedId::from_bytes(&record.payload);
+                if let Some(staged) = staged {
+                    self.index.apply(Change::Install(Install { at, zxid, staged }));
+                    self.index.last = zxid;
+                }
+                staged.is_some()
             }
         }
     }
 
     fn damage(&self, segment: &Segment, offset: u64, problem: Problem) -> LogError {
-        LogError::Corrupt { path: segment.path.clone(), offset, after: self.last, problem }
+        LogError::Corrupt { path: segment.path.clone(), offset, after: self.index.last, problem }
     }
 }
 

@@ -415,6 +415,43 @@ fn what_a_torn_write_left_behind_the_end_is_never_read_as_its_continuation() {
 }
 
 #[test]
+fn two_torn_writes_at_one_place_do_not_make_a_whole_one() {
+    let folder = folder();
+    let mut log = open(folder.path());
+    // The record of the next opening begins eight bytes before a sector ends: these are the same
+    // whatever the opening.
+    let len = 3 * 512 - 8 - START_LEN as usize - record_len(0);
+    log.append(&[txn(1, len)]).unwrap();
+    let (path, end) = (log.segment.path.clone(), log.end);
+    assert_eq!(end % 512, 504);
+    let file = fs::OpenOptions::new().read(true).write(true).open(&path).unwrap();
+    let sector = |at: u64| {
+        let mut bytes = [0; 512];
+        file.read_exact_at(&mut bytes, at / 512 * 512).unwrap();
+        bytes
+    };
+    let before = sector(end);
+    drop(log);
+    log = open(folder.path());
+    log.append(&[txn(2, 10)]).unwrap();
+    drop(log);
+    let torn = |bytes: &[u8], at: u64| {
+        file.write_all_at(bytes, at / 512 * 512).unwrap();
+        fs::remove_file(folder.path().join("watermark")).unwrap();
+    };
+    // Only its second sector was written.
+    torn(&before, end);
+    log = open(folder.path());
+    assert_eq!(log.last(), Zxid(1));
+    let behind = sector(end + 8);
+    log.append(&[txn(3, 10)]).unwrap();
+    drop(log);
+    // And now only the first.
+    torn(&behind, end + 8);
+    assert_eq!(open(folder.path()).last(), Zxid(1));
+}
+
+#[test]
 fn whole_records_that_do_not_continue_each_other_are_refused() {
     let start = Start {
         previous_end: 0,
@@ -438,6 +475,10 @@ fn whole_records_that_do_not_continue_each_other_are_refused() {
         (false, (Kind::Txn, 4, empty())),
         (true, (Kind::Truncate, 4, empty())),
         (false, (Kind::Truncate, 5, empty())),
+        (true, (Kind::Install, 5, StagedId(3).to_bytes().to_vec())),
+        (true, (Kind::Install, 3, StagedId(3).to_bytes().to_vec())),
+        (false, (Kind::Install, 4, vec![0; 8])),
+        (false, (Kind::Install, 4, vec![1; 7])),
         (true, (Kind::AcceptedEpoch, 2, empty())),
         (false, (Kind::AcceptedEpoch, 1, empty())),
         (false, (Kind::AcceptedEpoch, 1 << 40, empty())),
@@ -579,6 +620,168 @@ fn a_damaged_first_record_of_the_last_segment_is_not_taken_for_an_unused_one() {
     assert!(matches!(opened, Err(LogError::Corrupt { offset: RECORDS_AT, .. })), "{opened:?}");
 }
 
+#[test]
+fn a_range_ends_where_it_should_whatever_comes_later() {
+    let folder = folder();
+    let mut log = open(folder.path());
+    let handle = log.handle();
+    for zxid in 1..=30 {
+        log.append(&[txn(zxid * 10, 8000)]).unwrap();
+    }
+    let reader = |after, to| handle.read_range(Zxid(after), Zxid(to)).unwrap();
+    let zxids = |reader: Reader| reader.map(|txn| txn.unwrap().0.0).collect::<Vec<_>>();
+    assert_eq!(zxids(reader(0, 300)), (1..=30).map(|zxid| zxid * 10).collect::<Vec<_>>());
+    assert_eq!(zxids(reader(50, 80)), [60, 70, 80]);
+    assert_eq!(zxids(reader(55, 89)), [60, 70, 80]);
+    assert_eq!(zxids(reader(80, 80)), []);
+    assert_eq!(zxids(reader(90, 80)), []);
+    assert_eq!(zxids(reader(300, 400)), []);
+    let early = reader(100, 250);
+    for zxid in 31..=60 {
+        log.append(&[txn(zxid * 10, 8000)]).unwrap();
+        handle.purge(Zxid(zxid * 10), 0).unwrap();
+        handle.prepare_next().unwrap();
+    }
+    assert_eq!(zxids(early), (11..=25).map(|zxid| zxid * 10).collect::<Vec<_>>());
+    let purged = handle.read_range(Zxid(100), Zxid(250)).unwrap_err();
+    assert!(matches!(purged, LogError::Purged { asked: Zxid(100), .. }), "{purged}");
+    assert_eq!(handle.floor(Zxid(100)).unwrap(), None);
+}
+
+#[test]
+fn a_floor_reads_no_more_than_a_span() {
+    let folder = folder();
+    let mut log = try_open(folder.path(), 256 * PAGE).unwrap();
+    for batch in 0..100 {
+        // Larger than a span, as one batch.
+        let batch: Vec<_> = (1..=20).map(|at| txn(batch * 100 + at, 900)).collect();
+        log.append(&batch).unwrap();
+    }
+    for _ in 0..2 {
+        let handle = log.handle();
+        for zxid in [0, 1, 20, 50, 5010, 5020, 5099, 9919, 9920] {
+            let (_, reader) = handle.shared.inner().index.span(Zxid(zxid));
+            let len: u64 = reader.rest.map(|(_, from, to)| to - from).sum();
+            assert!(len <= MARK_EVERY_BYTES + 2000, "{len} bytes for {zxid}");
+            let expected = zxid.min(zxid / 100 * 100 + 20);
+            assert_eq!(handle.floor(Zxid(zxid)).unwrap(), Some(Zxid(expected)));
+        }
+        drop((log, handle));
+        log = try_open(folder.path(), 256 * PAGE).unwrap();
+    }
+}
+
+#[test]
+fn a_truncation_leads_to_what_is_there() {
+    let folder = folder();
+    let mut log = open(folder.path());
+    log.append(&[txn(10, 1), txn(20, 1), txn(30, 1)]).unwrap();
+    log.append(&[Write::Truncate { zxid: Zxid(25) }]).unwrap();
+    assert_eq!(log.last(), Zxid(20));
+    log.append(&[txn(40, 1), txn(50, 1), Write::Truncate { zxid: Zxid(45) }]).unwrap();
+    assert_eq!(log.last(), Zxid(40));
+    log.append(&[txn(60, 1), Write::Truncate { zxid: Zxid(39) }, txn(41, 1)]).unwrap();
+    // What the first one of a batch voids is not where the second one leads.
+    let first = Write::Truncate { zxid: Zxid(20) };
+    log.append(&[first, txn(45, 1), Write::Truncate { zxid: Zxid(42) }, txn(43, 1)]).unwrap();
+    assert_eq!(read(&log, 0), [txn(10, 1), txn(20, 1), txn(43, 1)]);
+    log.append(&[Write::Truncate { zxid: Zxid(5) }]).unwrap();
+    assert_eq!(log.last(), Zxid(0));
+    drop(log);
+    assert_eq!(open(folder.path()).last(), Zxid(0));
+}
+
+#[test]
+fn a_truncation_below_the_state_is_refused() {
+    let folder = folder();
+    let mut log = open(folder.path());
+    let applied = Arc::new(AtomicI64::new(0));
+    log.attach(Arc::clone(&applied), None);
+    log.append(&[txn(10, 1), txn(20, 1), txn(30, 1)]).unwrap();
+    applied.store(20, Ordering::Release);
+    let batch = [txn(40, 1), Write::Truncate { zxid: Zxid(19) }];
+    let err = log.append(&batch).unwrap_err();
+    assert!(matches!(err, LogError::BelowState { zxid: Zxid(19), applied: Zxid(20), .. }), "{err}");
+    assert!(err.is_fatal() && err.to_string().contains("zxid 0x13"), "{err}");
+    drop(log);
+    let mut log = open(folder.path());
+    log.attach(applied, None);
+    assert_eq!(log.last(), Zxid(30), "nothing of the batch was written");
+    log.append(&[Write::Truncate { zxid: Zxid(20) }]).unwrap();
+    // Behind a snapshot, what it is of is the limit.
+    let install = Write::InstallSnapshot { zxid: Zxid(12), staged: StagedId(1) };
+    log.append(&[install, txn(14, 1), txn(15, 1), Write::Truncate { zxid: Zxid(14) }]).unwrap();
+    log.append(&[Write::Truncate { zxid: Zxid(12) }]).unwrap();
+    assert_eq!((log.last(), log.handle().bounds()), (Zxid(12), (Zxid(12), Zxid(12))));
+    let err = log.append(&[Write::Truncate { zxid: Zxid(11) }]).unwrap_err();
+    assert!(matches!(err, LogError::BelowState { applied: Zxid(12), .. }), "{err}");
+}
+
+#[test]
+fn a_snapshot_voids_everything_before_it() {
+    for zxid in [0, 15, 30, 100] {
+        let folder = folder();
+        let mut log = open(folder.path());
+        log.append(&[Write::AcceptedEpoch(Epoch(3)), Write::CurrentEpoch(Epoch(2))]).unwrap();
+        for zxid in 1..=30 {
+            log.append(&[txn(zxid, 8000)]).unwrap();
+        }
+        let old = log.handle().read_after(Zxid(4)).unwrap();
+        let (staged, used) = (StagedId(7), segments(folder.path()).len());
+        log.append(&[Write::InstallSnapshot { zxid: Zxid(zxid), staged }]).unwrap();
+        assert_eq!(log.handle().bounds(), (Zxid(zxid), Zxid(zxid)));
+        log.append(&[txn(zxid + 2, 10)]).unwrap();
+        for purge in [false, true] {
+            drop(log);
+            log = open(folder.path());
+            let handle = log.handle();
+            assert_eq!(log.epochs(), Epochs { accepted: Epoch(3), current: Epoch(2) });
+            assert_eq!(handle.bounds(), (Zxid(zxid), Zxid(zxid + 2)));
+            assert_eq!(
+                handle.install().map(|found| (found.zxid, found.staged)),
+                Some((Zxid(zxid), staged))
+            );
+            assert_eq!(read(&log, zxid), [txn(zxid + 2, 10)]);
+            assert_eq!(handle.floor(Zxid(zxid + 1)).unwrap(), Some(Zxid(zxid)));
+            if zxid > 0 {
+                assert_eq!(handle.floor(Zxid(zxid - 1)).unwrap(), None);
+                assert!(matches!(handle.read_after(Zxid(zxid - 1)), Err(LogError::Purged { .. })));
+            }
+            if !purge {
+                // However much is to be kept, and whatever the state has.
+                assert_eq!(handle.purge(Zxid(0), 1000).unwrap(), used - 1);
+            }
+        }
+        // Who reads what was there before goes on.
+        assert_eq!(
+            old.map(|txn| txn.unwrap().0.0).collect::<Vec<_>>(),
+            (5..=30).collect::<Vec<_>>()
+        );
+        // With the segment that says so, the log forgets where it came from.
+        for step in 0..20 {
+            log.append(&[txn(zxid + 3 + step, 8000)]).unwrap();
+        }
+        log.handle().purge(Zxid(zxid + 22), 0).unwrap();
+        assert!(log.handle().install().is_none() && log.handle().bounds().0 > Zxid(zxid));
+        drop(log);
+        let log = open(folder.path());
+        assert!(log.handle().install().is_none());
+        assert_eq!(log.last(), Zxid(zxid + 22));
+    }
+}
+
+#[test]
+fn without_forced_syncs_a_snapshot_is_durable_all_the_same() {
+    let folder = folder();
+    let config = LogConfig { segment_bytes: 16 * PAGE, force_sync: false };
+    let mut log = Log::open(lock(folder.path()).unwrap(), STORE, config).unwrap();
+    log.append(&[txn(1, 1)]).unwrap();
+    log.append(&[txn(2, 1)]).unwrap();
+    assert!(log.durable_end < log.end);
+    log.append(&[Write::InstallSnapshot { zxid: Zxid(9), staged: StagedId(1) }]).unwrap();
+    assert_eq!(log.durable_end, log.end);
+}
+
 /// Random appends, preparations, purges, reopenings and torn writes against a list.
 #[test]
 fn a_crash_keeps_every_acknowledged_write_and_a_prefix_of_the_rest() {
@@ -597,8 +800,9 @@ fn crash_and_recover(seed: u64) {
         match prng.below(10) {
             0 => log.handle().prepare_next().unwrap(),
             1 => {
-                let applied = model.last - prng.below(50).min(model.last as u64) as i64;
-                log.handle().purge(Zxid(applied), prng.below(30)).unwrap();
+                let back = model.last - prng.below(50) as i64;
+                model.applied = model.floor(back.max(model.applied));
+                log.handle().purge(Zxid(model.applied), prng.below(30)).unwrap();
             }
             2 => {
                 drop(log);
@@ -634,6 +838,10 @@ fn crash_and_recover(seed: u64) {
 struct Model {
     txns: BTreeMap<i64, Bytes>,
     last: i64,
+    /// What the snapshot was of that all this goes on from.
+    base: i64,
+    /// Up to here it was purged, or could have been.
+    applied: i64,
     epochs: Epochs,
 }
 
@@ -642,17 +850,20 @@ impl Model {
         let mut after = self.clone();
         let len = 1 + prng.below(8);
         let batch = (0..len).map(|_| {
-            let write = match prng.below(12) {
+            let write = match prng.below(14) {
                 0 => Write::AcceptedEpoch(Epoch(after.epochs.accepted.0 + prng.below(3) as i32)),
                 1 => Write::CurrentEpoch(Epoch(after.epochs.current.0 + prng.below(3) as i32)),
                 2 => {
-                    let first = after.txns.keys().next().copied().unwrap_or(after.last);
-                    let back = prng.below(4) as i64;
-                    Write::Truncate { zxid: Zxid((after.last - back).max(first.min(after.last))) }
+                    let back = prng.below(8) as i64;
+                    Write::Truncate { zxid: Zxid((after.last - back).max(after.applied)) }
+                }
+                3 if prng.below(4) == 0 => {
+                    let zxid = Zxid((after.last - 20 + prng.below(40) as i64).max(0));
+                    Write::InstallSnapshot { zxid, staged: StagedId(1 + prng.below(9)) }
                 }
                 _ => {
                     let len = if prng.below(10) == 0 { prng.below(9000) } else { prng.below(300) };
-                    txn(after.last + 1, len as usize)
+                    txn(after.last + 1 + prng.below(3) as i64, len as usize)
                 }
             };
             after.apply(&write);
@@ -670,23 +881,50 @@ impl Model {
             Write::AcceptedEpoch(epoch) => self.epochs.accepted = *epoch,
             Write::CurrentEpoch(epoch) => self.epochs.current = *epoch,
             Write::Truncate { zxid } => {
-                self.txns.retain(|txn, _| *txn <= zxid.0);
-                self.last = zxid.0;
+                self.txns.retain(|found, _| *found <= zxid.0);
+                self.last = self.floor(zxid.0);
+            }
+            Write::InstallSnapshot { zxid, .. } => {
+                self.txns.clear();
+                (self.last, self.base, self.applied) = (zxid.0, zxid.0, zxid.0);
             }
         }
     }
 
+    fn floor(&self, zxid: i64) -> i64 {
+        self.txns.range(..=zxid).next_back().map_or(self.base, |(zxid, _)| *zxid)
+    }
+
+    /// The log says the same of everything that it holds.
     fn is(&self, log: &Log) -> bool {
-        let (begins, last) = log.handle().bounds();
-        let mut expected = self.txns.range(begins.0 + 1..);
+        let handle = log.handle();
+        let (begins, last) = handle.bounds();
         last == Zxid(self.last)
             && log.last() == last
             && log.epochs() == self.epochs
-            && log.handle().read_after(begins).unwrap().all(|txn| {
-                let (zxid, payload) = txn.unwrap();
-                expected.next() == Some((&zxid.0, &payload))
+            && begins.0 >= self.base
+            && begins.0 <= self.applied.max(self.base)
+            && self.reads(&handle, begins.0, i64::MAX)
+            // Every place where something may be, and what has another answer than its neighbour.
+            && (begins.0..=self.last + 1).rev().take(60).all(|zxid| {
+                handle.floor(Zxid(zxid)).unwrap() == Some(Zxid(self.floor(zxid)))
+                    && self.bytes_after(zxid) <= handle.bytes_after(Zxid(zxid))
             })
-            && expected.next().is_none()
+            && self.reads(&handle, (self.last - 17).max(begins.0), self.last - 5)
+            && (begins.0 == 0 || handle.floor(Zxid(begins.0 - 1)).unwrap().is_none())
+    }
+
+    fn bytes_after(&self, after: i64) -> u64 {
+        self.txns.range(after + 1..).map(|(_, payload)| record_len(payload.len()) as u64).sum()
+    }
+
+    fn reads(&self, handle: &LogHandle, after: i64, to: i64) -> bool {
+        let expected = self.txns.range(after + 1..).take_while(|(zxid, _)| **zxid <= to);
+        let expected: Vec<_> = expected.map(|(zxid, payload)| (*zxid, payload.clone())).collect();
+        let found = handle.read_range(Zxid(after), Zxid(to)).unwrap();
+        let found: Vec<_> =
+            found.map(Result::unwrap).map(|(zxid, bytes)| (zxid.0, bytes)).collect();
+        found == expected
     }
 }
 

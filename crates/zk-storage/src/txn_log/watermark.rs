@@ -10,8 +10,8 @@ use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crate::txn_log::Position;
 use crate::txn_log::error::LogError;
+use crate::txn_log::index::Position;
 
 /// How often an append may note it: an extra system call now and then, not with each batch.
 const INTERVAL: Duration = Duration::from_millis(100);

@@ -15,14 +15,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use bytes::{Buf, BytesMut};
-use zk_config::FourLetterWhitelist;
+use zk_config::{FourLetterWhitelist, Role};
 use zk_processor::Client;
 use zk_proto::SessionId;
+use zk_proto::quorum::PeerState;
 use zk_tree::WatcherId;
+use zk_zab::PeerStatus;
 
-use self::text::{Buckets, Conf, Connection, ServerSummary};
-use super::metrics;
+use self::text::{Buckets, Conf, Connection, MemberConf, ServerSummary};
 use super::process::{Process, folder_bytes};
+use super::{metrics, quorum};
 use crate::context::Context;
 use crate::version::BANNER;
 
@@ -30,6 +32,9 @@ pub(crate) use self::text::Double;
 
 /// Bytes of a word.
 const WORD_LEN: usize = 4;
+
+/// What a member says of itself while it has no quorum (`AbstractFourLetterCommand.ZK_NOT_SERVING`).
+const NOT_SERVING: &str = "This ZooKeeper instance is not currently serving requests";
 
 /// What telnet sends when it closes: upstream counts it among the words to keep its logs clean.
 const TELNET_CLOSE: [u8; WORD_LEN] = [0xff, 0xf4, 0xff, 0xfd];
@@ -57,6 +62,8 @@ pub enum Word {
     Isro,
     /// Every metric.
     Mntr,
+    /// What a member knows of its ensemble; a word that ZooKeeper does not have.
+    Quor,
     /// Whether the server lives.
     Ruok,
     /// Forget the server's counts.
@@ -92,6 +99,7 @@ impl Word {
             Self::Hash => "hash",
             Self::Isro => "isro",
             Self::Mntr => "mntr",
+            Self::Quor => "quor",
             Self::Ruok => "ruok",
             Self::Srst => "srst",
             Self::Srvr => "srvr",
@@ -101,6 +109,32 @@ impl Word {
             Self::Wchp => "wchp",
             Self::Wchs => "wchs",
             Self::TelnetClose => "telnet close",
+        }
+    }
+
+    /// Whether it is about a server that serves.
+    fn needs_service(self) -> bool {
+        match self {
+            Self::Conf
+            | Self::Cons
+            | Self::Crst
+            | Self::Dirs
+            | Self::Dump
+            | Self::Hash
+            | Self::Isro
+            | Self::Mntr
+            | Self::Srst
+            | Self::Srvr
+            | Self::Stat
+            | Self::Wchc
+            | Self::Wchp
+            | Self::Wchs => true,
+            Self::Envi
+            | Self::Gtmk
+            | Self::Quor
+            | Self::Ruok
+            | Self::Stmk(_)
+            | Self::TelnetClose => false,
         }
     }
 
@@ -117,6 +151,7 @@ impl Word {
             b"hash" => Self::Hash,
             b"isro" => Self::Isro,
             b"mntr" => Self::Mntr,
+            b"quor" => Self::Quor,
             b"ruok" => Self::Ruok,
             b"srst" => Self::Srst,
             b"srvr" => Self::Srvr,
@@ -182,6 +217,11 @@ impl Default for TraceMask {
 /// The answer to a word; the connection is closed after it.
 #[must_use]
 pub fn answer(context: &Context, word: &Word) -> String {
+    answer_as(context, word, quorum::standing(context).as_ref())
+}
+
+/// As [`answer`], of a member that stands like this.
+fn answer_as(context: &Context, word: &Word, standing: Option<&PeerStatus>) -> String {
     let name = word.name();
     if !context.config.four_letter_words.allows(name) {
         tracing::debug!(word = name, "not executed: not in 4lw.commands.whitelist");
@@ -189,14 +229,22 @@ pub fn answer(context: &Context, word: &Word) -> String {
     }
     tracing::debug!(word = name, "executing a four-letter word");
     let node = &context.node;
+    if word.needs_service() && !quorum::is_serving(standing) {
+        return match word {
+            Word::Isro => "null".into(),
+            Word::Hash => NOT_SERVING.into(),
+            _ => format!("{NOT_SERVING}\n"), // with a line end, as every other
+        };
+    }
     let mask = &context.counters.trace_mask.0;
     match *word {
         Word::Ruok => "imok".into(),
         Word::Isro => "rw".into(),
-        Word::Srvr => text::server(&summary(context), None),
-        Word::Stat => text::server(&summary(context), Some(&connections(context))),
+        Word::Srvr => text::server(&summary(context, standing), None),
+        Word::Stat => text::server(&summary(context, standing), Some(&connections(context))),
+        Word::Quor => quorum::quor(context, standing),
         Word::Cons => text::cons(&connections(context)),
-        Word::Mntr => mntr(context),
+        Word::Mntr => mntr(context, standing),
         Word::Conf => text::conf(&conf(context)),
         Word::Envi => text::envi(&environment()),
         Word::Dirs => {
@@ -250,7 +298,7 @@ fn reset(context: &Context) {
     sizes.iter().for_each(|size| size.store(0, Ordering::Relaxed));
 }
 
-fn summary(context: &Context) -> ServerSummary {
+fn summary(context: &Context, standing: Option<&PeerStatus>) -> ServerSummary {
     let stats = context.node.stats();
     let status = context.node.status();
     let latency = metrics::Summary::of_times(&stats.latency);
@@ -264,8 +312,11 @@ fn summary(context: &Context) -> ServerSummary {
         connections: status.connections,
         outstanding: status.outstanding,
         zxid: status.zxid.0,
-        mode: metrics::SERVER_STATE,
+        mode: quorum::mode(standing),
         node_count: status.node_count,
+        proposal_sizes: standing
+            .filter(|status| status.state == PeerState::Leading)
+            .map(|_| quorum::proposal_sizes(context)),
     }
 }
 
@@ -307,7 +358,18 @@ fn conf(context: &Context) -> Conf {
         max_session_timeout_ms: config.max_session_timeout_ms,
         backlog: config.client_port_listen_backlog.map_or(-1, i64::from),
         // A standalone server has none, whatever its myid file says.
-        server_id: 0,
+        server_id: config.member_id().unwrap_or_default(),
+        member: config.member_id().and_then(|id| {
+            let member = config.ensemble.members.get(&id)?;
+            Some(MemberConf {
+                init_limit: config.ensemble.init_limit_ticks,
+                sync_limit: config.ensemble.sync_limit_ticks,
+                election_port: member.address().election_port,
+                quorum_port: member.address().quorum_port,
+                observer: member.role == Role::Observer,
+                membership: quorum::membership(context),
+            })
+        }),
     }
 }
 
@@ -394,9 +456,15 @@ fn hash(context: &Context) -> String {
 
 /// `MonitorCommand` with the default metrics provider. What has been parsed for ages comes first:
 /// collectd reads 4096 bytes and no more.
-fn mntr(context: &Context) -> String {
-    let mut text = format!("zk_version\t{BANNER}\nzk_server_state\t{}\n", metrics::SERVER_STATE);
-    metrics::render_mntr(&metrics::collect(context), &mut text);
+fn mntr(context: &Context, standing: Option<&PeerStatus>) -> String {
+    let mut text = format!("zk_version\t{BANNER}\nzk_server_state\t{}\n", quorum::mode(standing));
+    if let Some(status) = standing {
+        text.push_str(&format!("zk_peer_state\t{}\n", quorum::peer_state(status)));
+        if let (PeerState::Observing, Some(leader)) = (status.state, status.leader) {
+            text.push_str(&format!("zk_observer_master_id\t{}\n", leader.0));
+        }
+    }
+    metrics::render_mntr(&metrics::collect_as(context, standing), &mut text);
     text
 }
 

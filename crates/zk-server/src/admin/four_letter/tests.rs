@@ -1,5 +1,7 @@
 use super::*;
-use crate::admin::testing::{FIRST_SESSION, connect, context, create, establish, watch};
+use crate::admin::testing::{
+    FIRST_SESSION, connect, context, create, establish, member, standing, watch,
+};
 use zk_config::FOUR_LETTER_WORDS;
 
 const ALL: &str = "4lw.commands.whitelist=*\n";
@@ -294,4 +296,95 @@ fn mntr_keeps_to_the_form_that_monitors_parse() {
     assert!(avg.contains('.'), "a float: {avg}");
     assert!(text.contains("\nzk_server_state\tstandalone\n"));
     assert!(text.contains("\nzk_global_sessions\t1\n"), "{text}");
+}
+
+#[test]
+fn members_tell_their_role() {
+    for (state, mode) in [
+        (PeerState::Leading, "leader"),
+        (PeerState::Following, "follower"),
+        (PeerState::Observing, "observer"),
+    ] {
+        let standing = standing(state);
+        let context = member(ALL, standing.id.0.unsigned_abs());
+        let ask = |word| answer_as(&context, &word, Some(&standing));
+        let srvr = ask(Word::Srvr);
+        assert!(srvr.contains(&format!("\nMode: {mode}\nNode count: 5\n")), "{srvr}");
+        let leads = state == PeerState::Leading;
+        assert_eq!(srvr.ends_with("\nProposal sizes last/min/max: -1/-1/-1\n"), leads, "{srvr}");
+        assert_eq!(srvr.contains("Proposal"), leads);
+        assert!(ask(Word::Stat).contains("\nClients:\n"));
+        assert_eq!(ask(Word::Isro), "rw");
+        let mntr = ask(Word::Mntr);
+        let state = mntr.lines().skip(1).take(3).collect::<Vec<_>>().join("|");
+        let expected = match mode {
+            "leader" => {
+                "zk_server_state\tleader|zk_peer_state\tleading - broadcast|zk_avg_latency\t0.0"
+            }
+            "follower" => {
+                "zk_server_state\tfollower|zk_peer_state\tfollowing - broadcast|zk_avg_latency\t0.0"
+            }
+            _ => {
+                "zk_server_state\tobserver|zk_peer_state\tobserving - broadcast|zk_observer_master_id\t3"
+            }
+        };
+        assert_eq!(state, expected);
+        assert!(mntr.contains("\nzk_quorum_size\t3\n"), "{mntr}");
+        // Monitors of old look for these three, within what collectd reads.
+        let first = &mntr[..mntr.len().min(4096)];
+        for line in ["zk_learners\t3", "zk_synced_followers\t2", "zk_synced_observers\t1"] {
+            assert_eq!(first.contains(&format!("\n{line}\n")), leads, "{line}: {first}");
+        }
+        assert_eq!(ask(Word::Srst), "Server stats reset.\n");
+    }
+}
+
+#[test]
+fn a_member_without_a_quorum_says_so() {
+    let context = member(ALL, 2);
+    let standing = standing(PeerState::Looking);
+    let ask = |word| answer_as(&context, &word, Some(&standing));
+    for name in FOUR_LETTER_WORDS {
+        let asked = if name == "stmk" { Word::Stmk(5) } else { word(name) };
+        let text = ask(asked);
+        let refused = "This ZooKeeper instance is not currently serving requests";
+        match name {
+            "isro" => assert_eq!(text, "null"),
+            "ruok" => assert_eq!(text, "imok"),
+            "hash" => assert_eq!(text, refused),
+            "envi" => assert!(text.starts_with("Environment:\n")),
+            "gtmk" | "stmk" => assert!(text.parse::<i64>().is_ok(), "{text}"),
+            _ => assert_eq!(text, format!("{refused}\n"), "{name}"),
+        }
+    }
+    // The list goes before the state.
+    let closed = member("4lw.commands.whitelist=ruok\n", 2);
+    assert!(answer_as(&closed, &Word::Mntr, Some(&standing)).contains("not in the whitelist"));
+}
+
+#[test]
+fn a_member_tells_its_configuration() {
+    let observer = answer_as(&member(ALL, 4), &Word::Conf, Some(&standing(PeerState::Observing)));
+    let end = "serverId=4\ninitLimit=10\nsyncLimit=5\nelectionAlg=3\nelectionPort=27024\n\
+               quorumPort=27014\npeerType=1\nmembership: \n\
+               server.1=127.0.0.1:27011:27021:participant;127.0.0.1:27001\n\
+               server.2=127.0.0.1:27012:27022:participant\n\
+               server.3=127.0.0.1:27013:27023:participant\n\
+               server.4=127.0.0.1:27014:27024:observer\nversion=0";
+    assert!(observer.ends_with(end), "{observer}");
+    let voter = answer_as(&member(ALL, 1), &Word::Conf, Some(&standing(PeerState::Following)));
+    assert!(voter.contains("\nserverId=1\n") && voter.contains("\npeerType=0\n"), "{voter}");
+    assert!(voter.starts_with("clientPort=27001\n"), "{voter}");
+}
+
+#[test]
+fn quor_is_answered_unless_other_words_are_named() {
+    let ask = |list: &str| answer(&context(list), &word("quor"));
+    assert!(ask("").starts_with("{\"mode\":\"standalone\",\"serving\":true,"));
+    assert!(ask("4lw.commands.whitelist=*\n").starts_with('{'));
+    assert!(ask("4lw.commands.whitelist=quor\n").starts_with('{'));
+    assert_eq!(
+        ask("4lw.commands.whitelist=mntr\n"),
+        "quor is not executed because it is not in the whitelist.\n"
+    );
 }

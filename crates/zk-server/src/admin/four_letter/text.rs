@@ -32,6 +32,8 @@ pub(super) struct ServerSummary {
     pub(super) zxid: i64,
     pub(super) mode: &'static str,
     pub(super) node_count: usize,
+    /// Last, least and most bytes of a leader's proposals.
+    pub(super) proposal_sizes: Option<[i64; 3]>,
 }
 
 /// One connection.
@@ -65,6 +67,9 @@ pub(super) fn server(summary: &ServerSummary, connections: Option<&[Connection]>
     line!(text, "Zxid: 0x{:x}", summary.zxid);
     line!(text, "Mode: {}", summary.mode);
     line!(text, "Node count: {}", summary.node_count);
+    if let Some([last, min, max]) = summary.proposal_sizes {
+        line!(text, "Proposal sizes last/min/max: {last}/{min}/{max}");
+    }
     text
 }
 
@@ -165,9 +170,22 @@ pub(super) struct Conf {
     pub(super) max_session_timeout_ms: u32,
     pub(super) backlog: i64,
     pub(super) server_id: u64,
+    /// What a member adds.
+    pub(super) member: Option<MemberConf>,
 }
 
-/// `ZooKeeperServer.dumpConf`.
+/// What `conf` tells of a member of an ensemble.
+#[derive(Debug, Clone)]
+pub(super) struct MemberConf {
+    pub(super) init_limit: u32,
+    pub(super) sync_limit: u32,
+    pub(super) election_port: u16,
+    pub(super) quorum_port: u16,
+    pub(super) observer: bool,
+    pub(super) membership: String,
+}
+
+/// `ZooKeeperServer.dumpConf`, and of a member `QuorumZooKeeperServer.dumpConf`.
 pub(super) fn conf(conf: &Conf) -> String {
     let mut text = String::new();
     line!(text, "clientPort={}", conf.client_port);
@@ -182,6 +200,16 @@ pub(super) fn conf(conf: &Conf) -> String {
     line!(text, "maxSessionTimeout={}", conf.max_session_timeout_ms);
     line!(text, "clientPortListenBacklog={}", conf.backlog);
     line!(text, "serverId={}", conf.server_id);
+    if let Some(member) = &conf.member {
+        line!(text, "initLimit={}", member.init_limit);
+        line!(text, "syncLimit={}", member.sync_limit);
+        line!(text, "electionAlg=3");
+        line!(text, "electionPort={}", member.election_port);
+        line!(text, "quorumPort={}", member.quorum_port);
+        line!(text, "peerType={}", u8::from(member.observer));
+        line!(text, "membership: ");
+        text.push_str(&member.membership);
+    }
     text
 }
 
@@ -384,6 +412,7 @@ mod tests {
             zxid: 0x1_0000_002a,
             mode: "standalone",
             node_count: 5,
+            proposal_sizes: None,
         }
     }
 
@@ -402,6 +431,15 @@ mod tests {
                  /[0:0:0:0:0:0:0:1]:5000[0](queued=0,recved=0,sent=0)\n\n{SERVER}"
             )
         );
+    }
+
+    #[test]
+    fn a_leader_tells_what_it_proposed() {
+        let leader =
+            ServerSummary { mode: "leader", proposal_sizes: Some([48, 48, 91]), ..summary() };
+        let text = server(&leader, None);
+        let end = "Mode: leader\nNode count: 5\nProposal sizes last/min/max: 48/48/91\n";
+        assert!(text.ends_with(end), "{text}");
     }
 
     #[test]
@@ -427,7 +465,7 @@ mod tests {
 
     #[test]
     fn the_configuration() {
-        let text = conf(&Conf {
+        let alone = Conf {
             client_port: 2181,
             secure_client_port: -1,
             data_dir: "/data".into(),
@@ -440,13 +478,32 @@ mod tests {
             max_session_timeout_ms: 40_000,
             backlog: -1,
             server_id: 0,
-        });
+            member: None,
+        };
+        let text = conf(&alone);
         assert_eq!(
             text,
             "clientPort=2181\nsecureClientPort=-1\ndataDir=/data\ndataDirSize=100\n\
              dataLogDir=/log\ndataLogSize=200\ntickTime=2000\nmaxClientCnxns=60\n\
              minSessionTimeout=4000\nmaxSessionTimeout=40000\nclientPortListenBacklog=-1\n\
              serverId=0\n"
+        );
+        let membership = "server.1=a:2888:3888:participant\nversion=0";
+        let member = MemberConf {
+            init_limit: 10,
+            sync_limit: 5,
+            election_port: 3888,
+            quorum_port: 2888,
+            observer: true,
+            membership: membership.into(),
+        };
+        let member = conf(&Conf { member: Some(member), ..alone });
+        assert_eq!(
+            member.strip_prefix(&text).unwrap(),
+            format!(
+                "initLimit=10\nsyncLimit=5\nelectionAlg=3\nelectionPort=3888\nquorumPort=2888\n\
+                 peerType=1\nmembership: \n{membership}"
+            )
         );
     }
 

@@ -1,0 +1,277 @@
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use tracing::info;
+use zk_proto::quorum::QuorumPacket;
+use zk_proto::{Epoch, ServerId, Zxid};
+
+use crate::log_tail::LogTail;
+use crate::quorum::QuorumVerifier;
+use crate::{Action, Durable, LinkId, Members, PeerConfig, Token, Write};
+
+/// Why a role is over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Exit {
+    /// Back to an election.
+    Leave(&'static str),
+    /// The process must stop.
+    Halt(String),
+}
+
+/// What follows from a write that is on disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Done {
+    /// The log has everything up to this zxid.
+    Logged(Zxid),
+    /// The snapshot is on disk. It does not count yet.
+    Installed,
+    /// Nothing: a later write has undone it, or nobody waits for it.
+    Nothing,
+    AcceptedEpoch(Epoch),
+    CurrentEpoch(Epoch),
+}
+
+/// A write that is on its way.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Pending {
+    token: Token,
+    asked_ms: i64,
+    /// It may replace the whole state, which takes time.
+    large: bool,
+    /// The role that asked: nobody else may take it for a promise kept.
+    pub(crate) generation: u64,
+    pub(crate) done: Done,
+}
+
+/// A snapshot on its way. It counts, with the writes behind it, once an epoch behind it is on disk.
+#[derive(Debug, Clone, Copy)]
+struct Install {
+    link: LinkId,
+    zxid: Zxid,
+    on_disk: bool,
+    /// The log behind it is on disk up to here.
+    logged: Zxid,
+}
+
+/// What a peer has in every role: its durable state, what is on the way there, and its way out.
+#[derive(Debug)]
+pub(crate) struct Core {
+    pub(crate) config: PeerConfig,
+    pub(crate) verifier: QuorumVerifier,
+    pub(crate) now_ms: i64,
+    pub(crate) accepted_epoch: Epoch,
+    pub(crate) current_epoch: Epoch,
+    /// The greatest epoch that some member was heard to have accepted: a new one must pass it.
+    pub(crate) epoch_seen: Epoch,
+    /// The version of the configuration in the last `NEWLEADER`: upstream's last seen verifier.
+    pub(crate) config_version_seen: i64,
+    /// Its log is not known to be whole: it never had the whole history of a leader, and nobody said
+    /// that it is new.
+    pub(crate) incomplete: bool,
+    pub(crate) tail: LogTail,
+    /// The log is on disk up to here.
+    persisted: Zxid,
+    installing: Option<Install>,
+    pending: VecDeque<Pending>,
+    next_token: Token,
+    next_link: LinkId,
+    /// Names the role; the next one has another.
+    pub(crate) generation: u64,
+    pub(crate) actions: VecDeque<Action>,
+}
+
+/// Below every zxid: nothing is on disk.
+const NOTHING: Zxid = Zxid(i64::MIN);
+
+impl Core {
+    pub(crate) fn new(config: PeerConfig, durable: Durable, keep: usize, now_ms: i64) -> Self {
+        let last_logged = durable.last_logged();
+        let empty = last_logged == Zxid::ZERO;
+        let synced = durable.current_epoch > Epoch(0);
+        Self {
+            verifier: QuorumVerifier::new(&config.members),
+            now_ms,
+            accepted_epoch: durable.accepted_epoch.max(durable.current_epoch),
+            current_epoch: durable.current_epoch,
+            epoch_seen: Epoch(0),
+            config_version_seen: 0,
+            // With an accepted epoch, what is in the log may be the first part of a leader's history.
+            // Without, it is that of a server that was alone.
+            incomplete: !durable.initialized
+                && !synced
+                && (empty || durable.accepted_epoch > Epoch(0)),
+            tail: LogTail::new(durable.applied, durable.tail, keep),
+            persisted: last_logged,
+            installing: None,
+            pending: VecDeque::new(),
+            next_token: Token(1),
+            next_link: LinkId(1),
+            generation: 1,
+            actions: VecDeque::new(),
+            config,
+        }
+    }
+
+    pub(crate) fn id(&self) -> ServerId {
+        self.config.id
+    }
+
+    pub(crate) fn is_member(&self, server: ServerId) -> bool {
+        self.verifier.is_voter(server) || self.config.members.observers.contains(&server)
+    }
+
+    /// The version of the configuration, as far as this server has seen.
+    pub(crate) fn config_version(&self) -> i64 {
+        self.config.members.version.max(self.config_version_seen)
+    }
+
+    /// The membership in a leader's `NEWLEADER`.
+    pub(crate) fn members_text(&self) -> String {
+        let Members { text, .. } = &self.config.members;
+        format!("{text}version={:x}", self.config_version())
+    }
+
+    pub(crate) fn init_limit_ms(&self) -> i64 {
+        self.config.init_limit_ticks.saturating_mul(self.config.tick_ms)
+    }
+
+    pub(crate) fn sync_limit_ms(&self) -> i64 {
+        self.config.sync_limit_ticks.saturating_mul(self.config.tick_ms)
+    }
+
+    pub(crate) fn link_id(&mut self) -> LinkId {
+        let link = self.next_link;
+        self.next_link = LinkId(link.0 + 1);
+        link
+    }
+
+    pub(crate) fn act(&mut self, action: Action) {
+        self.actions.push_back(action);
+    }
+
+    pub(crate) fn send(&mut self, link: LinkId, packet: QuorumPacket) {
+        self.actions.push_back(Action::Send { link, packet });
+    }
+
+    pub(crate) fn close(&mut self, link: LinkId) {
+        self.actions.push_back(Action::Close { link });
+    }
+
+    fn persist(&mut self, write: Write, done: Done) {
+        let token = self.next_token;
+        self.next_token = Token(token.0 + 1);
+        let large = matches!(write, Write::InstallSnapshot { .. })
+            || (self.installing.is_some() && matches!(write, Write::CurrentEpoch(_)));
+        self.pending.push_back(Pending {
+            token,
+            asked_ms: self.now_ms,
+            large,
+            generation: self.generation,
+            done,
+        });
+        self.actions.push_back(Action::Persist { token, write });
+    }
+
+    /// Logs a transaction behind the last one.
+    pub(crate) fn append(&mut self, zxid: Zxid, txn: Bytes) {
+        self.tail.push(zxid, txn.clone());
+        self.persist(Write::Append { zxid, txn }, Done::Logged(zxid));
+    }
+
+    /// Forgets what is logged behind `zxid`, if there is anything.
+    pub(crate) fn truncate(&mut self, zxid: Zxid) -> Result<(), Exit> {
+        if self.tail.last() <= zxid {
+            return Ok(());
+        }
+        let committed = self.tail.committed();
+        if zxid < committed {
+            return Err(Exit::Halt(format!(
+                "the leader has history only up to {zxid}, but transactions up to {committed} were \
+                 committed and applied here: the other members have lost committed data. Keep this \
+                 server's data; restore the others from it, or, to accept the loss, delete the data \
+                 of this server and restart it"
+            )));
+        }
+        info!(from = %self.tail.last(), to = %zxid, "log truncated");
+        self.tail.truncate(zxid);
+        self.persisted = self.persisted.min(zxid);
+        if let Some(install) = &mut self.installing {
+            install.logged = install.logged.min(zxid);
+        }
+        for pending in &mut self.pending {
+            if matches!(pending.done, Done::Logged(logged) if logged > zxid) {
+                pending.done = Done::Nothing;
+            }
+        }
+        self.persist(Write::Truncate(zxid), Done::Nothing);
+        Ok(())
+    }
+
+    /// Puts the snapshot that came on `link` in the place of everything.
+    pub(crate) fn install_snapshot(&mut self, link: LinkId, zxid: Zxid) {
+        self.tail.reset(zxid);
+        self.persisted = NOTHING;
+        for pending in &mut self.pending {
+            if matches!(pending.done, Done::Logged(_) | Done::Installed) {
+                pending.done = Done::Nothing;
+            }
+        }
+        self.installing = Some(Install { link, zxid, on_disk: false, logged: zxid });
+        self.persist(Write::InstallSnapshot { link, zxid }, Done::Installed);
+    }
+
+    pub(crate) fn accept_epoch(&mut self, epoch: Epoch) {
+        self.accepted_epoch = epoch;
+        self.persist(Write::AcceptedEpoch(epoch), Done::AcceptedEpoch(epoch));
+    }
+
+    pub(crate) fn set_current_epoch(&mut self, epoch: Epoch) {
+        self.current_epoch = epoch;
+        self.persist(Write::CurrentEpoch(epoch), Done::CurrentEpoch(epoch));
+    }
+
+    /// The next write that is done, when all up to `token` are. What it means for the durable state
+    /// is noted; what it means for the role is for the caller to see to.
+    pub(crate) fn poll_done(&mut self, token: Token) -> Option<Pending> {
+        let pending = *self.pending.front().filter(|pending| pending.token <= token)?;
+        self.pending.pop_front();
+        match (pending.done, &mut self.installing) {
+            (Done::Logged(zxid), None) => self.persisted = zxid,
+            (Done::Logged(zxid), Some(install)) => install.logged = zxid,
+            (Done::Installed, Some(install)) => install.on_disk = true,
+            (Done::CurrentEpoch(_), install) => {
+                self.incomplete = false;
+                if let Some(done) = install.take_if(|install| install.on_disk) {
+                    self.persisted = done.logged;
+                    let Install { link, zxid, .. } = done;
+                    self.actions.push_back(Action::SwitchTree { link, zxid });
+                }
+            }
+            (Done::Installed, None) | (Done::AcceptedEpoch(_) | Done::Nothing, _) => {}
+        }
+        Some(pending)
+    }
+
+    /// Delivers what is committed and on disk.
+    pub(crate) fn deliver(&mut self) {
+        while let Some((zxid, txn)) = self.tail.next_undelivered()
+            && *zxid <= self.persisted
+        {
+            let action = Action::Deliver { zxid: *zxid, txn: txn.clone() };
+            self.actions.push_back(action);
+            self.tail.deliver_next();
+        }
+    }
+
+    pub(crate) fn persisted(&self) -> Zxid {
+        self.persisted
+    }
+
+    /// Whether the oldest write takes longer than a disk may: nobody should rely on this server.
+    pub(crate) fn disk_is_stuck(&self) -> bool {
+        self.pending.front().is_some_and(|oldest| {
+            let limit = if oldest.large { self.init_limit_ms() } else { self.sync_limit_ms() };
+            self.now_ms - oldest.asked_ms > limit
+        })
+    }
+}

@@ -1,0 +1,223 @@
+use tracing::{debug, info, warn};
+use zk_proto::quorum::{AckEpoch, LearnerInfo, PROTOCOL_VERSION, PacketType, QuorumPacket};
+use zk_proto::{Epoch, Record, Zxid};
+
+use super::{Leader, LearnerLink, LinkState, Phase};
+use crate::History;
+use crate::core::{Core, Exit};
+use crate::packet::{NONE, leader_info};
+
+/// How far a learner's accepted epoch may be ahead of everything that is known here. No real one comes
+/// near: a member accepts only what a leader with a quorum proposed. Without a limit, one confused
+/// learner could use up all epochs.
+const EPOCH_LEAD_MAX: i32 = 1 << 20;
+
+/// `Err`: the link is to be closed, and why.
+pub(super) type Handled = Result<(), &'static str>;
+
+impl Leader {
+    /// A learner's first packet.
+    pub(super) fn on_info(
+        &mut self,
+        core: &mut Core,
+        at: usize,
+        packet: QuorumPacket,
+        history: &dyn History,
+    ) -> Result<Handled, Exit> {
+        let observer = match packet.packet_type {
+            PacketType::FOLLOWER_INFO => false,
+            PacketType::OBSERVER_INFO => true,
+            _ => return Ok(Err("its first packet does not say who it is")), // a peer's number
+        };
+        let Some(info) = packet.data.as_ref().and_then(LearnerInfo::decode_tolerantly) else {
+            return Ok(Err("it has no id"));
+        };
+        if info.protocol_version < PROTOCOL_VERSION {
+            return Ok(Err("it speaks a protocol without epochs"));
+        }
+        if info.server_id == core.id() {
+            return Ok(Err("it has the id of this server: two servers have the same myid"));
+        }
+        if !core.is_member(info.server_id) && !core.config.accept_unknown_learners {
+            warn!(learner = %info.server_id, "a server that is not in the configuration");
+            return Ok(Err("its id is not in the configuration"));
+        }
+        if info.config_version > core.config_version() {
+            return Ok(Err("its configuration is newer than this server's"));
+        }
+        let accepted = packet.zxid.epoch();
+        let known = core.accepted_epoch.max(core.epoch_seen).max(core.current_epoch);
+        if accepted.0 < 0 || accepted.0.saturating_sub(known.0) > EPOCH_LEAD_MAX {
+            return Ok(Err("the epoch that it accepted is impossible"));
+        }
+        let voter = core.verifier.is_voter(info.server_id);
+        let learner = &mut self.links[at];
+        learner.id = info.server_id;
+        learner.voter = voter && !observer;
+        learner.observer = observer;
+        learner.accepted_epoch = accepted;
+        if self.links.iter().any(|other| other.is_known() && other.id == info.server_id) {
+            debug!(learner = %info.server_id, "a second link of a learner");
+            let learner = &mut self.links[at];
+            learner.state = LinkState::Duplicate(packet);
+            learner.since_ms = core.now_ms;
+            return Ok(Ok(()));
+        }
+        self.admit(core, at, history)?;
+        Ok(Ok(()))
+    }
+
+    /// A second link of a learner waits for the end of the first one. If that is still heard of there
+    /// are two servers with one id.
+    pub(super) fn tick_duplicate(
+        &mut self,
+        core: &mut Core,
+        at: usize,
+        history: &dyn History,
+    ) -> Result<(), Exit> {
+        let LearnerLink { id, since_ms, link, .. } = self.links[at];
+        let other = self.links.iter().position(|other| other.is_known() && other.id == id);
+        let Some(other) = other else { return self.admit_duplicate(core, at, history) };
+        if core.now_ms - since_ms <= core.config.tick_ms {
+            return Ok(());
+        }
+        if self.links[other].heard_ms > since_ms {
+            let why = "its id is that of a connected learner: do two servers have the same myid?";
+            return self.drop_link(core, at, why, history);
+        }
+        debug!(learner = %id, link = link.0, "a learner's new link takes the old one's place");
+        // That admits the new link.
+        self.drop_link(core, other, "the learner has come back on another link", history)
+    }
+
+    pub(super) fn admit_duplicate(
+        &mut self,
+        core: &mut Core,
+        at: usize,
+        history: &dyn History,
+    ) -> Result<(), Exit> {
+        self.admit(core, at, history)
+    }
+
+    /// It is known whose link this is.
+    fn admit(&mut self, core: &mut Core, at: usize, history: &dyn History) -> Result<(), Exit> {
+        let learner = &mut self.links[at];
+        learner.state = LinkState::Known;
+        learner.heard_ms = core.now_ms;
+        let LearnerLink { link, id, voter, accepted_epoch, .. } = *learner;
+        core.epoch_seen = core.epoch_seen.max(accepted_epoch);
+        info!(learner = %id, link = link.0, accepted_epoch = %accepted_epoch, voter, "a learner is here");
+        if self.phase == Phase::Discovery {
+            return self.maybe_propose_epoch(core, history);
+        }
+        if accepted_epoch > self.epoch && core.is_member(id) {
+            // It would refuse this epoch, and every server that restarts with it.
+            warn!(learner = %id, accepted_epoch = %accepted_epoch, epoch = %self.epoch,
+                "a learner has accepted a later epoch");
+            return Err(Exit::Leave("a learner has accepted a later epoch"));
+        }
+        self.send_epoch(core, at);
+        // Whoever has accepted this epoch before does not count as accepting it now.
+        let may_count =
+            |link: &LearnerLink| link.epoch_acked || link.accepted_epoch < self.epoch;
+        if self.phase == Phase::EpochAcks
+            && voter
+            && accepted_epoch == self.epoch
+            && !self.is_quorum(core, true, |link| link.is_known() && may_count(link))
+        {
+            return Err(Exit::Leave("a follower has accepted this epoch from somebody else"));
+        }
+        Ok(())
+    }
+
+    /// Once a quorum is there: an epoch that is later than all that were accepted.
+    pub(crate) fn maybe_propose_epoch(
+        &mut self,
+        core: &mut Core,
+        history: &dyn History,
+    ) -> Result<(), Exit> {
+        if self.phase != Phase::Discovery || !self.is_quorum(core, true, LearnerLink::is_known) {
+            return Ok(());
+        }
+        let latest = core.accepted_epoch.max(core.current_epoch).max(core.epoch_seen);
+        let Some(epoch) = latest.0.checked_add(1) else {
+            return Err(Exit::Halt(format!("there is no epoch after {latest}")));
+        };
+        self.epoch = Epoch(epoch);
+        self.enter(core, Phase::EpochAcks);
+        info!(epoch = %self.epoch, "a new epoch is proposed");
+        core.accept_epoch(self.epoch);
+        for at in 0..self.links.len() {
+            if self.links[at].state == LinkState::Known {
+                self.send_epoch(core, at);
+            }
+        }
+        self.maybe_synchronize(core, history)
+    }
+
+    fn send_epoch(&mut self, core: &mut Core, at: usize) {
+        self.links[at].state = LinkState::EpochSent;
+        core.send(self.links[at].link, leader_info(self.epoch));
+    }
+
+    /// A learner has accepted the epoch.
+    pub(super) fn on_ack_epoch(
+        &mut self,
+        core: &mut Core,
+        at: usize,
+        packet: &QuorumPacket,
+        history: &dyn History,
+    ) -> Result<Handled, Exit> {
+        if packet.packet_type != PacketType::ACK_EPOCH {
+            return Ok(Err("it did not acknowledge the epoch"));
+        }
+        let Some(Ok(ack)) = packet.data.as_ref().map(AckEpoch::decode) else {
+            return Ok(Err("its acknowledgement of the epoch cannot be read"));
+        };
+        // A server that may have lost its data says -1, and does not count.
+        let has_say = ack.current_epoch != NONE && packet.zxid >= Zxid::ZERO;
+        let learner = &mut self.links[at];
+        learner.epoch_acked = has_say && learner.voter;
+        learner.state = LinkState::EpochAcked(packet.zxid.max(Zxid::ZERO));
+        if self.phase == Phase::EpochAcks {
+            let newer = (Epoch(ack.current_epoch), packet.zxid) > (self.initial_epoch, self.initial);
+            if learner.epoch_acked && newer {
+                info!(learner = %learner.id, epoch = ack.current_epoch, zxid = %packet.zxid,
+                    own_epoch = %self.initial_epoch, own_zxid = %self.initial,
+                    "a follower's history is more recent");
+                return Err(Exit::Leave("a follower's history is more recent"));
+            }
+            self.maybe_synchronize(core, history)?;
+        } else {
+            self.synchronize(core, at, history);
+        }
+        Ok(Ok(()))
+    }
+
+    /// Once a quorum has accepted the epoch: nobody else can lead in it.
+    pub(super) fn maybe_synchronize(
+        &mut self,
+        core: &mut Core,
+        history: &dyn History,
+    ) -> Result<(), Exit> {
+        if self.phase != Phase::EpochAcks
+            || !self.accepted
+            || !self.is_quorum(core, true, |link| link.epoch_acked)
+        {
+            return Ok(());
+        }
+        self.enter(core, Phase::Synchronization);
+        info!(epoch = %self.epoch, zxid = %self.initial, "the epoch is accepted by a quorum");
+        if core.config_version() == 0 {
+            // Upstream gives an unnumbered configuration the zxid of its first NEWLEADER.
+            core.config_version_seen = crate::packet::epoch_zxid(self.epoch).0;
+        }
+        core.set_current_epoch(self.epoch);
+        for at in 0..self.links.len() {
+            if matches!(self.links[at].state, LinkState::EpochAcked(_)) {
+                self.synchronize(core, at, history);
+            }
+        }
+        self.maybe_establish(core)
+    }
+}

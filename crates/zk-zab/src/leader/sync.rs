@@ -1,0 +1,101 @@
+use tracing::info;
+use zk_proto::quorum::{PacketType, QuorumPacket};
+
+use super::discovery::Handled;
+use super::{Leader, LinkState, Phase};
+use crate::core::{Core, Exit};
+use crate::packet::{bare, epoch_zxid, new_leader, txn, up_to_date};
+use crate::sync_plan::{self, Method, Request};
+use crate::{Action, History};
+
+impl Leader {
+    /// Sends a learner everything that it needs, and takes it into broadcast: in one step, so that
+    /// nothing is proposed or committed in between (ZOOKEEPER-3104).
+    pub(super) fn synchronize(&mut self, core: &mut Core, at: usize, history: &dyn History) {
+        let LinkState::EpochAcked(zxid) = self.links[at].state else { return };
+        let link = self.links[at].link;
+        // Before it is established, a leader sends its whole initial history as committed, as
+        // upstream does: a learner of upstream's has only that on disk when it acknowledges
+        // `NEWLEADER`, and a quorum of these acknowledgements commits it.
+        let target =
+            if self.phase == Phase::Broadcast { core.tail.committed() } else { self.initial };
+        let plan = sync_plan::plan(&Request {
+            learner: zxid,
+            target,
+            tail: &core.tail,
+            history,
+            size_factor: core.config.snapshot_size_factor,
+            force_snapshot: core.config.force_snapshot_sync,
+        });
+        info!(
+            learner = %self.links[at].id,
+            link = link.0,
+            method = ?plan.method,
+            learner_zxid = %zxid,
+            from_disk = plan.history.is_some(),
+            after = %plan.memory_after,
+            committed = %target,
+            to = %self.last_proposed.max(core.tail.last()),
+            "a learner is brought up to date"
+        );
+        match plan.method {
+            Method::Diff => core.send(link, bare(PacketType::DIFF, target)),
+            Method::Trunc(to) => core.send(link, bare(PacketType::TRUNC, to)),
+            Method::Snap => core.act(Action::SendSnapshot { link, to: plan.memory_after }),
+        }
+        if let Some((after, to)) = plan.history {
+            core.act(Action::SendHistory { link, after, to });
+        }
+        let observer = self.links[at].observer;
+        for (zxid, bytes) in core.tail.after(plan.memory_after) {
+            let committed = *zxid <= target;
+            if observer && !committed {
+                break;
+            }
+            let packet = txn(PacketType::PROPOSAL, *zxid, bytes);
+            core.actions.push_back(Action::Send { link, packet });
+            if committed {
+                let packet = bare(PacketType::COMMIT, *zxid);
+                core.actions.push_back(Action::Send { link, packet });
+            }
+        }
+        let members = core.members_text();
+        core.send(link, new_leader(self.epoch, &members));
+        let learner = &mut self.links[at];
+        learner.state = LinkState::Syncing;
+        learner.sync_target = target;
+        learner.heard_ms = core.now_ms;
+    }
+
+    /// What a learner says after `NEWLEADER`.
+    pub(super) fn on_new_leader_ack(
+        &mut self,
+        core: &mut Core,
+        at: usize,
+        packet: &QuorumPacket,
+    ) -> Result<Handled, Exit> {
+        if packet.packet_type != PacketType::ACK || packet.zxid != epoch_zxid(self.epoch) {
+            return Ok(Err("it did not acknowledge NEWLEADER"));
+        }
+        let learner = &mut self.links[at];
+        learner.state = LinkState::Synced;
+        learner.acked = learner.sync_target;
+        if self.phase == Phase::Broadcast {
+            self.bring_up_to_date(core, at);
+        } else {
+            self.maybe_establish(core)?;
+        }
+        Ok(Ok(()))
+    }
+
+    /// A learner may serve.
+    pub(super) fn bring_up_to_date(&mut self, core: &mut Core, at: usize) {
+        let learner = &mut self.links[at];
+        learner.state = LinkState::UpToDate;
+        learner.heard_ms = core.now_ms;
+        learner.lag = None;
+        info!(learner = %learner.id, link = learner.link.0, "UPTODATE");
+        let link = learner.link;
+        core.send(link, up_to_date());
+    }
+}

@@ -1,0 +1,274 @@
+use std::collections::BTreeSet;
+
+use tracing::{info, warn};
+use zk_proto::quorum::{PacketType, QuorumPacket};
+use zk_proto::{ServerId, Zxid};
+
+use super::discovery::Handled;
+use super::{Learner, Phase};
+use crate::core::{Core, Exit};
+use crate::packet::epoch_zxid;
+use crate::{Action, LinkId, Members};
+
+/// A synchronization as it goes on.
+#[derive(Debug, Default)]
+pub(super) struct Sync {
+    /// Up to here the log is the leader's.
+    pub(super) at: Zxid,
+    /// Up to here it is committed, once the leader is established.
+    pub(super) committed: Zxid,
+    /// What comes next may be in the log already.
+    overlaps: bool,
+    /// Up to here the leader counts everything as acknowledged with `NEWLEADER`.
+    acked: Zxid,
+}
+
+impl Learner {
+    /// `DIFF` or `TRUNC`, the first packet of a synchronization. (`SNAP` comes by
+    /// [`Self::on_snapshot`].)
+    pub(super) fn on_method(
+        &mut self,
+        core: &mut Core,
+        packet: &QuorumPacket,
+    ) -> Result<Handled, Exit> {
+        let last = core.tail.last();
+        match packet.packet_type {
+            PacketType::DIFF => self.begin_sync(core, "DIFF", last),
+            PacketType::TRUNC => {
+                let to = packet.zxid;
+                if to > last {
+                    return Ok(Err("the leader truncates behind the end of the log"));
+                }
+                core.truncate(to)?;
+                // Nobody has a transaction with a zxid like that of an epoch's beginning.
+                let found = core.tail.has(to) || to.counter() == 0;
+                if !found {
+                    // The leader believes that this log has `to`. What was behind it is gone, as it
+                    // should be; the next synchronization begins where the log ends now.
+                    return Ok(Err("the leader truncates to a transaction that is not in the log"));
+                }
+                self.begin_sync(core, "TRUNC", to);
+            }
+            _ => return Ok(Err("the leader did not begin to synchronize")), // a peer's number
+        }
+        Ok(Ok(()))
+    }
+
+    /// `SNAP`, and everything behind it.
+    pub(crate) fn on_snapshot(
+        &mut self,
+        core: &mut Core,
+        link: LinkId,
+        zxid: Zxid,
+    ) -> Result<(), Exit> {
+        if link != self.link {
+            return Ok(());
+        }
+        self.heard_ms = core.now_ms;
+        if self.phase != Phase::EpochAcked {
+            warn!(leader = %self.leader, phase = ?self.phase, "unexpected snapshot");
+            return Err(Exit::Leave("the leader sent a snapshot out of turn"));
+        }
+        if core.tail.has(zxid) {
+            // The log has all that the snapshot has, and may have more that is committed. The same
+            // transaction has the same history everywhere: what follows is compared.
+            info!(leader = %self.leader, snapshot = %zxid, last_logged = %core.tail.last(),
+                "the snapshot is older than what is here, and not needed");
+            self.begin_sync(core, "SNAP", zxid);
+            self.sync.overlaps = true;
+        } else {
+            core.install_snapshot(link, zxid);
+            self.begin_sync(core, "SNAP", zxid);
+        }
+        Ok(())
+    }
+
+    fn begin_sync(&mut self, core: &Core, method: &'static str, at: Zxid) {
+        info!(leader = %self.leader, method, zxid = %at, delivered = %core.tail.delivered(),
+            "synchronizing");
+        self.phase = Phase::Synchronization;
+        self.sync = Sync { at, committed: at, overlaps: false, acked: at };
+    }
+
+    /// A packet between the method and `UPTODATE`.
+    pub(super) fn on_sync_packet(
+        &mut self,
+        core: &mut Core,
+        packet: QuorumPacket,
+    ) -> Result<Handled, Exit> {
+        let QuorumPacket { packet_type, zxid, data, .. } = packet;
+        match packet_type {
+            PacketType::PROPOSAL => match data {
+                Some(txn) => self.on_sync_txn(core, zxid, txn),
+                None => Ok(Err("a proposal without data")),
+            },
+            PacketType::INFORM if self.observer => {
+                let Some(txn) = data else { return Ok(Err("a transaction without data")) };
+                let handled = self.on_sync_txn(core, zxid, txn)?;
+                Ok(handled.and_then(|()| self.on_sync_commit(zxid)))
+            }
+            PacketType::COMMIT | PacketType::COMMIT_AND_ACTIVATE => Ok(self.on_sync_commit(zxid)),
+            PacketType::NEW_LEADER if self.phase == Phase::Synchronization => {
+                if zxid != epoch_zxid(self.epoch) {
+                    return Ok(Err("NEWLEADER is of another epoch"));
+                }
+                if let Some(members) = &data {
+                    note_members(core, members);
+                }
+                // What the leader does not have is not in the history of this epoch.
+                core.truncate(self.sync.at)?;
+                info!(leader = %self.leader, epoch = %self.epoch, zxid = %self.sync.at,
+                    committed = %self.sync.committed, "the leader's history is here");
+                self.sync.overlaps = false;
+                self.sync.acked = self.sync.committed;
+                self.phase = Phase::Persisting;
+                core.set_current_epoch(self.epoch);
+                Ok(Ok(()))
+            }
+            PacketType::UP_TO_DATE if self.phase == Phase::Synced => {
+                self.serve(core);
+                Ok(Ok(()))
+            }
+            // Upstream answers no ping before it is up to date.
+            PacketType::PING => Ok(Ok(())),
+            _ => Ok(Err("a packet that does not belong to a synchronization")), // a peer's number
+        }
+    }
+
+    fn on_sync_txn(
+        &mut self,
+        core: &mut Core,
+        zxid: Zxid,
+        txn: bytes::Bytes,
+    ) -> Result<Handled, Exit> {
+        if !follows(self.sync.at, zxid) {
+            warn!(leader = %self.leader, zxid = %zxid, after = %self.sync.at, "a hole in the history");
+            return Ok(Err("the leader's history has a hole"));
+        }
+        if self.sync.overlaps && core.tail.has(zxid) {
+            self.sync.at = zxid;
+            return Ok(Ok(()));
+        }
+        // Only an overlap leaves anything behind it.
+        core.truncate(self.sync.at)?;
+        self.sync.overlaps = false;
+        self.sync.at = zxid;
+        core.append(zxid, txn);
+        Ok(Ok(()))
+    }
+
+    fn on_sync_commit(&mut self, zxid: Zxid) -> Handled {
+        if zxid > self.sync.at {
+            return Err("the leader committed what it did not propose");
+        }
+        self.sync.committed = self.sync.committed.max(zxid);
+        Ok(())
+    }
+
+    /// The leader's history is on disk, as that of its epoch.
+    pub(crate) fn on_epoch_current(&mut self, core: &mut Core) {
+        if self.phase != Phase::Persisting {
+            return;
+        }
+        self.phase = Phase::Synced;
+        self.heard_ms = core.now_ms;
+        self.ack(core, epoch_zxid(self.epoch));
+        if self.observer {
+            return;
+        }
+        // What is proposed and was not committed before `NEWLEADER` is acknowledged one by one, but
+        // never before `NEWLEADER` (ZOOKEEPER-4685).
+        let uncommitted: Vec<Zxid> = core
+            .tail
+            .after(self.sync.acked)
+            .map(|(zxid, _)| *zxid)
+            .take_while(|zxid| *zxid <= core.persisted())
+            .collect();
+        for zxid in uncommitted {
+            self.ack(core, zxid);
+        }
+    }
+
+    fn serve(&mut self, core: &mut Core) {
+        self.phase = Phase::Broadcast;
+        core.tail.commit_to(self.sync.committed);
+        core.deliver();
+        self.ack(core, epoch_zxid(self.epoch));
+        info!(leader = %self.leader, epoch = %self.epoch, zxid = %core.tail.last(),
+            committed = %core.tail.committed(), "UPTODATE");
+        core.act(Action::Serve { role: self.role() });
+    }
+}
+
+/// Whether `zxid` can be the one behind `last`.
+pub(super) fn follows(last: Zxid, zxid: Zxid) -> bool {
+    zxid.0 == last.0.wrapping_add(1) && zxid.counter() != 0
+        || zxid.epoch() > last.epoch() && zxid.counter() == 1
+}
+
+/// The leader's configuration came with `NEWLEADER`.
+fn note_members(core: &mut Core, text: &[u8]) {
+    let Ok(text) = std::str::from_utf8(text) else {
+        warn!("the leader's configuration is no text");
+        return;
+    };
+    let (voters, observers, version) = parse_members(text);
+    core.config_version_seen = core.config_version_seen.max(version);
+    let Members { voters: own_voters, observers: own_observers, .. } = &core.config.members;
+    if (&voters, &observers) != (own_voters, own_observers) {
+        warn!(?voters, ?observers, ?own_voters, ?own_observers,
+            "the leader's configuration has other members than this server's");
+    }
+}
+
+fn parse_members(text: &str) -> (BTreeSet<ServerId>, BTreeSet<ServerId>, i64) {
+    let (mut voters, mut observers, mut version) = (BTreeSet::new(), BTreeSet::new(), 0);
+    for line in text.lines() {
+        if let Some(value) = line.strip_prefix("version=") {
+            version = i64::from_str_radix(value.trim(), 16).unwrap_or_default();
+        } else if let Some((id, spec)) =
+            line.strip_prefix("server.").and_then(|rest| rest.split_once('='))
+            && let Ok(id) = id.trim().parse().map(ServerId)
+        {
+            let quorum_address = spec.split(';').next().unwrap_or_default();
+            if quorum_address.to_ascii_lowercase().ends_with(":observer") {
+                observers.insert(id);
+            } else {
+                voters.insert(id);
+            }
+        }
+    }
+    (voters, observers, version)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_history_has_no_holes() {
+        let at = |epoch: i64, counter: i64| Zxid((epoch << 32) | counter);
+        assert!(follows(at(3, 4), at(3, 5)));
+        assert!(follows(at(3, 0), at(3, 1)));
+        assert!(follows(at(3, 4), at(4, 1)));
+        assert!(follows(at(3, 4), at(9, 1)));
+        assert!(!follows(at(3, 4), at(3, 6)));
+        assert!(!follows(at(3, 4), at(3, 4)));
+        assert!(!follows(at(3, 4), at(4, 2)));
+        assert!(!follows(at(3, 4), at(4, 0)));
+        assert!(!follows(at(3, 4), at(2, 1)));
+        assert!(!follows(at(3, 0xffff_ffff), at(4, 0)));
+        assert!(!follows(Zxid(i64::MAX), Zxid(i64::MIN)));
+    }
+
+    #[test]
+    fn members_are_read_from_upstreams_text() {
+        let text = "server.1=127.0.0.1:33015:36983:participant;127.0.0.1:40903\n\
+                    server.2=[::1]:1:2:participant;3\n\
+                    server.4=127.0.0.1:34231:44827:observer;127.0.0.1:42653\nversion=100000000";
+        let (voters, observers, version) = parse_members(text);
+        assert_eq!(voters, [ServerId(1), ServerId(2)].into());
+        assert_eq!(observers, [ServerId(4)].into());
+        assert_eq!(version, 0x1_0000_0000);
+    }
+}

@@ -1,0 +1,84 @@
+use std::collections::BTreeMap;
+
+use zk_testkit::{Prng, property_of};
+
+use crate::harness::{Cluster, TICK_MS, Weather};
+
+/// Faults for some seconds, then none: everybody must serve, and new transactions must get through.
+pub(crate) fn run(prng: &Prng, trace: bool) -> Cluster {
+    let mut prng = prng.clone();
+    let voters = *prng.pick(&[1, 3, 3, 3, 5]);
+    let observers = if prng.chance(30) { 1 } else { 0 };
+    let weather = Weather {
+        delay_ms_max: *prng.pick(&[2, 10, 30, 60]),
+        sync_ms_max: *prng.pick(&[1, 5, 20, 80]),
+        proposals: *prng.pick(&[0, 10, 40]),
+        fault_every: *prng.pick(&[10, 30, 100]),
+        checkpoint_every: *prng.pick(&[0, 10, 60, 300]),
+    };
+    let fault_ms = 2_000 + i64::try_from(prng.below(6_000)).expect("small");
+    let force_snapshots = prng.chance(5);
+    let short_epochs = prng.chance(10);
+    let mut cluster = Cluster::new(voters, observers, prng, weather);
+    cluster.config.force_snapshot_sync = force_snapshots;
+    if short_epochs {
+        cluster.config.counter_limit = 20;
+    }
+    cluster.trace = trace;
+    cluster.start_all();
+    let end_ms = cluster.now_ms + fault_ms;
+    while cluster.now_ms < end_ms {
+        cluster.run_until(cluster.now_ms + TICK_MS);
+        let every = cluster.weather.fault_every;
+        if cluster.prng.below(every) == 0 {
+            cluster.fault();
+        }
+    }
+    // Inside the assumptions about time, from here on.
+    cluster.weather.delay_ms_max = 10;
+    cluster.weather.sync_ms_max = 5;
+    cluster.weather.proposals = 0;
+    cluster.heal();
+    let progress = cluster.progress(10_000);
+    let halted: Vec<_> = cluster.servers.iter().filter_map(|server| server.halted.clone()).collect();
+    assert!(halted.is_empty(), "{halted:?}");
+    if let Err(why) = progress {
+        panic!("{why}");
+    }
+    let (first, others) = cluster.servers.split_first().expect("a server");
+    for other in others {
+        assert_eq!(first.state, other.state);
+    }
+    cluster
+}
+
+#[test]
+fn ensembles_agree_and_recover() {
+    let seeds = std::env::var("PADDOCK_SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(300);
+    let seen = std::cell::RefCell::new(BTreeMap::<&str, u64>::new());
+    let count = std::cell::Cell::new(0);
+    property_of("ensembles agree and recover", seeds, |prng| {
+        let trace = std::env::var_os("PADDOCK_TRACE").is_some();
+        let cluster = run(prng, trace);
+        for (mark, times) in &cluster.seen {
+            *seen.borrow_mut().entry(mark).or_default() += times;
+        }
+        count.set(count.get() + 1);
+    });
+    if count.get() < 100 {
+        return;
+    }
+    // What must have happened somewhere, or the runs prove nothing.
+    let seen = seen.borrow();
+    println!("{seen:#?}");
+    for mark in [
+        "DIFF",
+        "TRUNC",
+        "a leader was established",
+        "a snapshot was sent",
+        "a tree was switched",
+        "history was sent from disk",
+    ] {
+        assert!(seen.get(mark).is_some_and(|times| *times >= 10), "{mark}: {seen:?}");
+    }
+}
