@@ -270,7 +270,7 @@ pub const KEYS: &[KeyInfo] = &[
     between(row("electionPortBindRetry", at_least(0), "3", Property, Honoured, "Attempts to bind the election port; 0 for no end.")),
     between(row("tcpKeepAlive", Bool, "false", Property, Honoured, "Set SO_KEEPALIVE between members.")),
     between(row("fastleader.minNotificationInterval", at_least(1), "200", Property, Honoured, "Shortest milliseconds between votes.")),
-    between(row("fastleader.maxNotificationInterval", at_least(1), "60000", Property, Honoured, "Longest milliseconds between votes.")),
+    between(row("fastleader.maxNotificationInterval", at_least(1), "2000", Property, Honoured, "Longest milliseconds between votes (60000 upstream, which is how long an election may take after a silent partition).")),
     between(row("leaderServes", YesNo, "yes", Property, Honoured, "`no`: the leader accepts no clients.")),
     between(row("leader.maxTimeToWaitForEpoch", INT, "-1", Property, EPOCH_WAIT, "Milliseconds a leader waits for followers; -1 for no limit.")),
     between(row("leader.maxConcurrentSnapSyncs", at_least(1), "10", Property, Honoured, "Followers fed a snapshot at once.")),

@@ -2,11 +2,10 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use zk_proto::acl::Perms;
 use zk_proto::txn::{LoggedTxn, Txn};
 use zk_proto::watch::EventType;
-use zk_proto::{SessionId, Zxid};
+use zk_proto::SessionId;
 use zk_tree::{DIGEST_VERSION, Database, Outcome, WatchEvent};
 
 use crate::client::{Client, Phase};
@@ -69,85 +68,95 @@ impl Node {
 
     fn take_turn(&self, writer: &mut Writer, db: &mut Database, applying: Applying<'_>) -> bool {
         let Applying { now, tally, actions } = applying;
-        match &mut writer.role {
-            Role::Leader(_) => {
-                let is_waiting = |entry: &mut InFlight| !matches!(entry, InFlight::Txn { .. });
-                match writer.in_flight.pop_front_if(is_waiting) {
-                    Some(InFlight::Sync { path, origin }) => {
-                        self.exchange(db, &origin, now, tally, |exchange| exchange.synced(path));
-                        return true;
-                    }
-                    Some(InFlight::Reattach { id, origin }) => {
-                        self.reattached(writer, &origin, id);
-                        return true;
-                    }
-                    Some(InFlight::Revalidate { link, id }) => {
-                        self.revalidated(writer, link, id, actions);
-                        return true;
-                    }
-                    Some(InFlight::Txn { .. }) | None => {}
+        let due = writer.due.front().map(|(zxid, _)| *zxid);
+        match (writer.in_flight.front(), due) {
+            (Some(InFlight::Txn { txn, .. }), Some(zxid)) => {
+                let own = txn.header.zxid;
+                assert!(own >= zxid, "{zxid} is delivered behind {own}");
+                if own == zxid
+                    && let Some(InFlight::Txn { txn, origin }) = writer.in_flight.pop_front()
+                {
+                    writer.due.pop_front();
+                    self.apply(writer, db, &txn, origin.as_ref(), now, tally);
+                    return true;
                 }
             }
-            Role::Learner(learning) if learning.has_turn() => {
-                if let Some(entry) = learning.forwarded.pop_front() {
-                    self.forwarded_turn(writer, db, entry, now, tally);
-                }
+            (Some(InFlight::Txn { .. }), None) => return false,
+            (Some(_), _) => {
+                self.waiting_turn(writer, db, now, tally, actions);
                 return true;
             }
-            Role::Learner(_) | Role::Idle => {}
+            (None, _) => {}
+        }
+        if let Role::Learner(learning) = &mut writer.role
+            && learning.has_turn()
+        {
+            if let Some(entry) = learning.forwarded.pop_front() {
+                self.forwarded_turn(writer, db, entry, now, tally);
+            }
+            return true;
         }
         let Some((zxid, bytes)) = writer.due.pop_front() else { return false };
-        match self.find_txn(writer, db, zxid, &bytes, now, tally) {
-            Ok((txn, origin)) => {
-                if let Role::Learner(learning) = &mut writer.role {
-                    learning.applied = zxid;
-                }
+        match LoggedTxn::decode(&bytes) {
+            Ok(txn) => {
+                let origin = self.find_origin(writer, db, &txn, now, tally);
                 self.apply(writer, db, &txn, origin.as_ref(), now, tally);
             }
-            Err(why) => self.halt(writer, why, actions),
+            Err(error) => {
+                let why = format!(
+                    "the committed transaction {zxid} cannot be decoded: {error}. It is of a newer \
+                     release, or was damaged in memory before it was logged. Install the release \
+                     that the rest of the ensemble runs"
+                );
+                self.halt(writer, why, actions);
+            }
         }
         true
     }
 
-    /// A committed transaction, and the connection that asked for it here.
-    fn find_txn(
+    /// The turn of something prepared here that is no transaction.
+    fn waiting_turn(
         &self,
         writer: &mut Writer,
         db: &Database,
-        zxid: Zxid,
-        bytes: &Bytes,
         now: Now,
         tally: &mut Tally,
-    ) -> Result<(LoggedTxn, Option<Arc<Client>>), String> {
-        if let Some(InFlight::Txn { txn, .. }) = writer.in_flight.front() {
-            assert!(txn.header.zxid >= zxid, "{zxid} is delivered behind {}", txn.header.zxid);
-            if txn.header.zxid == zxid
-                && let Some(InFlight::Txn { txn, origin }) = writer.in_flight.pop_front()
-            {
-                return Ok((txn, origin));
+        actions: &mut dyn FnMut(Action),
+    ) {
+        match writer.in_flight.pop_front() {
+            Some(InFlight::Sync { path, origin }) => {
+                self.exchange(db, &origin, now, tally, |exchange| exchange.synced(path));
             }
+            Some(InFlight::Reattach { id, origin }) => self.reattached(writer, &origin, id),
+            Some(InFlight::Revalidate { link, id }) => self.revalidated(writer, link, id, actions),
+            Some(InFlight::Txn { .. }) | None => unreachable!("somebody has looked"),
         }
-        let txn = LoggedTxn::decode(bytes).map_err(|error| {
-            format!(
-                "the committed transaction {zxid} cannot be decoded: {error}. It is of a newer \
-                 release, or was damaged in memory before it was logged. Install the release that \
-                 the rest of the ensemble runs"
-            )
-        })?;
-        let is_answer = match &writer.role {
-            Role::Learner(learning) => learning.is_answer(&txn.header),
-            Role::Leader(_) | Role::Idle => false,
-        };
-        while is_answer {
-            let Role::Learner(learning) = &mut writer.role else { break };
-            match learning.forwarded.pop_front() {
-                Some(Forwarded::Write { origin, .. }) => return Ok((txn, Some(origin))),
+    }
+
+    /// The connection that asked for a transaction that was prepared elsewhere.
+    fn find_origin(
+        &self,
+        writer: &mut Writer,
+        db: &Database,
+        txn: &LoggedTxn,
+        now: Now,
+        tally: &mut Tally,
+    ) -> Option<Arc<Client>> {
+        let Role::Learner(learning) = &mut writer.role else { return None };
+        learning.applied = txn.header.zxid;
+        if !learning.is_answer(&txn.header) {
+            return None;
+        }
+        loop {
+            let Role::Learner(learning) = &mut writer.role else { return None };
+            match learning.forwarded.pop_front()? {
+                Forwarded::Write { origin, .. } => return Some(origin),
                 // What was forwarded before it has had its turn with the leader.
-                Some(entry) => self.forwarded_turn(writer, db, entry, now, tally),
-                None => break,
+                entry @ (Forwarded::Sync { .. } | Forwarded::Reattach { .. }) => {
+                    self.forwarded_turn(writer, db, entry, now, tally);
+                }
             }
         }
-        Ok((txn, None))
     }
 
     /// The turn of something forwarded that is no transaction.

@@ -33,6 +33,9 @@ pub(crate) const HEAL_MAX_US: i64 = 10 * SECOND;
 /// How long it may take after that, and after the last request, until all members are the same, in µs.
 const SETTLE_MAX_US: i64 = 10 * SECOND;
 
+/// What takes longer than this is a cut, or a wedged disk: something that ends when all faults do.
+const LATENCY_MAX_US: i64 = 1500 * MS;
+
 /// The wall clock at simulated time 0, in ms since 1970.
 const WALL_START_MS: i64 = 1_700_000_000_000;
 
@@ -588,7 +591,17 @@ impl Ensemble {
         if changed {
             it.since_us = now_us;
         }
+        let left = it.serving && !serving && it.disk.wedged && it.disk.waiting_since_us.is_some();
+        let led = it.state == PeerState::Leading;
         (it.state, it.serving) = (status.state, serving);
+        if left {
+            self.markers.met(if led {
+                Marker::WedgedLeaderSteppedDown
+            } else {
+                Marker::WedgedLearnerLeft
+            });
+        }
+        let it = &mut self.members[member];
         if status.election_ms != it.election_ms {
             it.election_ms = status.election_ms;
             if status.election_ms.is_some_and(|took| took < self.scenario.finalize_wait_ms) {
@@ -740,9 +753,7 @@ impl Ensemble {
             }
             _ => {} // nothing to note
         }
-        let leader = self.checks.ledger.leader(zxid.epoch());
-        let newest = self.checks.leadership.newest();
-        if leader.is_some() && zxid.epoch() < newest {
+        if zxid.epoch() < self.checks.leadership.newest_offered() {
             self.met(Marker::OutstandingSurvived);
         }
         self.demand(verdict);
@@ -878,7 +889,7 @@ impl Ensemble {
     // ---- disks
 
     pub(crate) fn sync(&mut self, member: usize) {
-        let max = self.scenario.sync_max;
+        let max = if self.healed { usize::MAX } else { self.scenario.sync_max };
         let it = &mut self.members[member];
         if it.power != Power::On || !it.disk.begin_sync(max) {
             return;
@@ -889,7 +900,7 @@ impl Ensemble {
         if self.rng.chance(2) {
             delay += self.within(20 * fast);
         }
-        self.queue.push(delay * slow, Event::Synced(member, life));
+        self.queue.push((delay * slow).min(LATENCY_MAX_US), Event::Synced(member, life));
     }
 
     fn synced(&mut self, member: usize, life: u32) {
@@ -1114,7 +1125,7 @@ impl Ensemble {
     fn latency(&mut self, from: usize, to: usize) -> i64 {
         let slow = self.members.get(from).map_or(1, |member| member.slow)
             .max(self.members.get(to).map_or(1, |member| member.slow));
-        self.delay() * slow
+        (self.delay() * slow).min(LATENCY_MAX_US)
     }
 
     fn delay(&mut self) -> i64 {
@@ -1122,7 +1133,7 @@ impl Ensemble {
         if self.network.spike_permille > 0 && self.rng.below(1000) < self.network.spike_permille {
             delay += self.within(self.network.spike_us);
         }
-        delay * self.network.factor
+        (delay * self.network.factor).min(LATENCY_MAX_US)
     }
 
     fn send_notification(&mut self, from: usize, to: usize, notification: Box<Notification>) {
@@ -1243,6 +1254,7 @@ impl Ensemble {
             epoch: Epoch(0),
             sync: None,
             up_to_date: false,
+            broken: false,
         });
         self.members[member].links.insert(id, (link, 0));
         self.say(|| format!("m{} dials m{} (link {link})", member + 1, target + 1));
@@ -1342,6 +1354,15 @@ impl Ensemble {
             let delay = self.latency(this.member, other.member);
             self.push_item(link, 1 - end, delay, Item::Down);
         }
+    }
+
+    /// What was to be sent from `end` cannot be: nothing more is sent, and both ends hear of it.
+    fn break_link(&mut self, link: usize, end: usize) {
+        self.links[link].broken = true;
+        let [this, other] = [self.links[link].ends[end], self.links[link].ends[1 - end]];
+        self.push_item(link, end, 0, Item::Down);
+        let delay = self.latency(this.member, other.member);
+        self.push_item(link, 1 - end, delay, Item::Down);
     }
 
     /// A link breaks, for both ends.
@@ -1467,7 +1488,7 @@ impl Ensemble {
                 packet.data.as_ref().map_or(String::new(), |data| format!("({} bytes)", data.len()))
             )
         });
-        if !self.links[link].ends[1 - end].open {
+        if !self.links[link].ends[1 - end].open || self.links[link].broken {
             return;
         }
         let delay = self.latency(member, other);
@@ -1558,7 +1579,7 @@ impl Ensemble {
         if begins > after || self.rng.chance(1) {
             // Purged meanwhile.
             self.say(|| format!("m{}: the log no longer reaches back to {after}", member + 1));
-            return self.push_item(link, end, 0, Item::Down);
+            return self.break_link(link, end);
         }
         if !whole {
             return self.demand(fail(
@@ -1820,13 +1841,9 @@ impl Ensemble {
         self.queue.push(0, Event::Client(probe, 0));
     }
 
-    /// L1: a leader, and a write on a new session.
+    /// L1: a write on a new session, and so a leader.
     fn deadline(&mut self) {
-        let leader = self
-            .members
-            .iter()
-            .any(|member| member.serving && member.state == PeerState::Leading);
-        if !leader && !self.scenario.standalone || self.probe_done_us.is_none() {
+        if self.probe_done_us.is_none() {
             let states: Vec<String> = self
                 .members
                 .iter()

@@ -243,10 +243,16 @@ impl Ensemble {
         }
     }
 
-    /// A disk is replaced. Of the voters fewer than half may be without their data at a time.
+    /// A disk is replaced. Of the voters fewer than half may be without data at a time, those that never
+    /// had any among them.
     fn lose(&mut self, victim: usize) {
         let tolerated = (self.scenario.voters - 1) / 2;
-        let lost = self.members.iter().filter(|member| member.voter && member.lost).count();
+        let without = |disk: &crate::disk::Disk| disk.current_epoch.0 == 0;
+        let lost = self
+            .members
+            .iter()
+            .filter(|member| member.voter && (member.lost || without(&member.disk)))
+            .count();
         let it = &self.members[victim];
         let empty = it.disk.durable_end() == zk_proto::Zxid::ZERO && it.disk.accepted_epoch.0 == 0;
         if it.lost || empty || it.voter && lost >= tolerated {

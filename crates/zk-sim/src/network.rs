@@ -105,6 +105,8 @@ pub struct Link {
     pub sync: Option<(PacketType, u32)>,
     /// Whether the leader has sent `UPTODATE`.
     pub up_to_date: bool,
+    /// Nothing more is sent.
+    pub broken: bool,
 }
 
 /// What goes to or comes from a client.

@@ -250,12 +250,10 @@ impl Ensemble {
         }
         let it = &self.clients[client];
         let may_ask = it.outstanding.len() < it.pipeline && !self.quiet && !it.closing;
-        if it.probe {
-            if self.probe_done_us.is_none() && it.outstanding.is_empty() {
-                let request = create("/probe", CreateMode::PersistentSequential, b"");
-                self.ask(client, request);
-            }
-        } else if may_ask && self.operations_left > 0 {
+        if it.probe && self.probe_done_us.is_none() && may_ask {
+            let request = create("/probe", CreateMode::PersistentSequential, b"");
+            self.ask(client, request);
+        } else if !it.probe && may_ask && self.operations_left > 0 {
             self.operations_left -= 1;
             let request = self.draw_request(client);
             self.ask(client, request);

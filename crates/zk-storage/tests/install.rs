@@ -14,7 +14,7 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tempfile::TempDir;
 use zk_proto::data::StatPersisted;
@@ -27,7 +27,15 @@ use zk_storage::{
 fn try_open(folder: &Path) -> Result<Opened, StorageError> {
     let log = LogConfig { segment_bytes: 64 << 10, force_sync: true };
     let (data_dir, data_log_dir) = (folder.to_owned(), folder.to_owned());
-    zk_storage::open(&StorageConfig { data_dir, data_log_dir, log })
+    let config = StorageConfig { data_dir, data_log_dir, log };
+    for _ in 0..500 {
+        match zk_storage::open(&config) {
+            // A child of another test shares this process's locks until it is on its own.
+            Err(StorageError::InUse { .. }) => std::thread::sleep(Duration::from_millis(10)),
+            opened => return opened,
+        }
+    }
+    panic!("{} stays in use", folder.display());
 }
 
 fn open(folder: &Path) -> Opened {
@@ -380,17 +388,18 @@ fn a_killed_process_is_before_or_after() {
             let (lineage, last) = line.split_once(' ')?;
             Some((lineage.parse::<i64>().ok()?, last.parse::<i64>().ok()?))
         };
-        let until = Instant::now() + Duration::from_micros(u64::from(round * 7919 % 70_000));
+        let pause = Duration::from_micros(u64::from(round * 7919 % 5_000));
         let mut acknowledged = checked;
         if round % 8 == 0 {
-            std::thread::sleep(until - Instant::now());
+            // While it recovers.
+            std::thread::sleep(4 * pause);
         } else {
-            for line in lines.by_ref() {
-                acknowledged = parse(&line.unwrap()).unwrap_or(acknowledged).max(acknowledged);
-                if acknowledged > checked && Instant::now() > until {
-                    break;
-                }
+            // After so many acknowledgements, with which it comes to the next snapshot or behind it.
+            let lines = lines.by_ref().map_while(|line| parse(&line.unwrap()).or(Some((0, 0))));
+            for said in lines.filter(|said| *said > checked).take(round as usize * 5 % 17) {
+                acknowledged = acknowledged.max(said);
             }
+            std::thread::sleep(pause);
         }
         child.kill().unwrap();
         child.wait().unwrap();
@@ -403,5 +412,5 @@ fn a_killed_process_is_before_or_after() {
         assert!(found >= acknowledged, "{found:?} of {acknowledged:?}, round {round}");
         checked = found;
     }
-    assert!(checked.0 > 30, "only {checked:?}: this proves little");
+    assert!(checked.0 > 25, "only {checked:?}: this proves little");
 }

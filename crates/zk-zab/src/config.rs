@@ -75,7 +75,7 @@ impl PeerConfig {
             connect_limit_ticks: 0,
             connect_retry_ms: 100,
             notification_interval_min_ms: 200,
-            notification_interval_max_ms: 60_000,
+            notification_interval_max_ms: 2000,
             finalize_wait_ms: 200,
             commit_log_count: 500,
             snapshot_size_factor: 0.33,

@@ -183,15 +183,7 @@ impl Core {
         if self.tail.last() <= zxid {
             return Ok(());
         }
-        let committed = self.tail.committed();
-        if zxid < committed {
-            return Err(Exit::Halt(format!(
-                "the leader has history only up to {zxid}, but transactions up to {committed} were \
-                 committed and applied here: the other members have lost committed data. Keep this \
-                 server's data; restore the others from it, or, to accept the loss, delete the data \
-                 of this server and restart it"
-            )));
-        }
+        self.may_truncate(zxid)?;
         info!(from = %self.tail.last(), to = %zxid, "log truncated");
         self.tail.truncate(zxid);
         self.persisted = self.persisted.min(zxid);
@@ -205,6 +197,25 @@ impl Core {
         }
         self.persist(Write::Truncate(zxid), Done::Nothing);
         Ok(())
+    }
+
+    /// Fails if something behind `zxid` is committed.
+    pub(crate) fn may_truncate(&self, zxid: Zxid) -> Result<(), Exit> {
+        let committed = self.tail.committed();
+        if zxid < committed {
+            return Err(Exit::Halt(format!(
+                "the leader has history only up to {zxid}, but transactions up to {committed} were \
+                 committed and applied here: the other members have lost committed data. Keep this \
+                 server's data; restore the others from it, or, to accept the loss, delete the data \
+                 of this server and restart it"
+            )));
+        }
+        Ok(())
+    }
+
+    /// Whether a promise is on its way to disk: it counts only from there.
+    pub(crate) fn promise_is_pending(&self) -> bool {
+        self.pending.iter().any(|pending| matches!(pending.done, Done::AcceptedEpoch(_)))
     }
 
     /// Puts the snapshot that came on `link` in the place of everything.

@@ -25,7 +25,10 @@
 //! - Answers to non-voters go only to those that are LOOKING, and not while they are in a later round:
 //!   upstream's observers would answer the answer, for ever. Those that asked too early are told again
 //!   when the answer is worth more; upstream leaves it to them to ask again.
-//! - A server that decides to follow tells those that voted for it, which would wait for it in vain.
+//! - A server that decides tells those that voted for it: that it leads, and they need not wait for
+//!   others; or that it follows, and they would wait for it in vain.
+//! - What a LOOKING voter said shortly before this server is LOOKING too counts. Upstream answers it,
+//!   forgets it, and learns of it again when it is sent again.
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
@@ -34,8 +37,8 @@ use tracing::{debug, info, warn};
 use zk_proto::quorum::{Notification, PeerState};
 use zk_proto::{Epoch, ServerId, Zxid};
 
+use crate::PeerConfig;
 use crate::quorum::QuorumVerifier;
-use crate::{Members, PeerConfig};
 
 #[cfg(test)]
 mod exhaustive;
@@ -189,6 +192,9 @@ pub(crate) struct Election {
     resend_interval_ms: i64,
     /// Members that asked, and should hear from this server again when it has more to tell.
     asked: BTreeSet<ServerId>,
+    /// What LOOKING voters said while this server was not, and when: it is about to be, if they have
+    /// noticed the end of the leader first. They say it only once.
+    overheard: BTreeMap<ServerId, (i64, Notification)>,
     /// The newest unsent message to each; older ones mean nothing then.
     out: BTreeMap<ServerId, Notification>,
 }
@@ -228,23 +234,9 @@ impl Election {
             resend_at_ms: 0,
             resend_interval_ms: 0,
             asked: BTreeSet::new(),
+            overheard: BTreeMap::new(),
             out: BTreeMap::new(),
         }
-    }
-
-    /// The membership has changed, or only its version, which every message carries.
-    pub(crate) fn set_members(&mut self, members: &Members) {
-        self.verifier = QuorumVerifier::new(members);
-        self.observers.clone_from(&members.observers);
-        self.config = members.to_text();
-        let verifier = &self.verifier;
-        self.in_round.retain(|server, _| verifier.is_voter(*server));
-        self.established.retain(|server, _| verifier.is_voter(*server));
-        self.abstaining.retain(|server| verifier.is_voter(*server));
-        self.reachable.retain(|server, _| verifier.is_voter(*server));
-        let observers = &self.observers;
-        self.asked.retain(|server| verifier.is_voter(*server) || observers.contains(server));
-        self.consider();
     }
 
     /// LOOKING, from now on: a new round, in which the server proposes itself. `own_zxid` is the last
@@ -284,6 +276,14 @@ impl Election {
             standing = ?self.standing,
             "LOOKING for a leader"
         );
+        for (from, (heard_ms, notification)) in std::mem::take(&mut self.overheard) {
+            // Older ones are of an election that has ended.
+            if now_ms.saturating_sub(heard_ms) < self.interval_min_ms
+                && notification.round >= self.round
+            {
+                self.on_notification(now_ms, from, &notification);
+            }
+        }
     }
 
     fn begin_round(&mut self) {
@@ -324,7 +324,10 @@ impl Election {
                 if !self.settled {
                     self.asked.insert(from);
                 }
+                self.overheard.insert(from, (now_ms, notification.clone()));
                 self.send(from, self.current, self.state);
+            } else {
+                self.overheard.remove(&from);
             }
             return;
         }
@@ -465,7 +468,7 @@ impl Election {
         if !self.verifier.is_voter(server) || server == self.id {
             return;
         }
-        let before = self.reachable.insert(server, reachable);
+        self.reachable.insert(server, reachable);
         let follows = matches!(self.state, PeerState::Following | PeerState::Observing);
         if !reachable && follows && !self.settled && server == self.current.leader {
             self.deserted = true;
@@ -473,7 +476,11 @@ impl Election {
         if !self.started || self.silent || self.state != PeerState::Looking {
             return;
         }
-        if reachable && before != Some(true) {
+        if reachable {
+            // A new connection: whoever is behind it may know nothing of this election, and is not to
+            // be told when a long silence has made the interval long.
+            self.resend_interval_ms = self.interval_min_ms;
+            self.resend_at_ms = self.resend_at_ms.min(now_ms.saturating_add(self.interval_min_ms));
             self.send(server, self.proposal, PeerState::Looking);
         }
         self.consider();
@@ -505,14 +512,14 @@ impl Election {
         self.settled = false;
         self.deserted = false;
         // The other voters take part in the election, and will find its result themselves; but not
-        // those that would follow this server, when it does not lead.
-        let misled = |voter: &ServerId| {
-            self.current.leader != self.id
-                && self.in_round.get(voter).is_some_and(|word| word.vote.leader == self.id)
+        // those that would follow this server when it does not lead.
+        // And a leader tells its followers, which may wait for somebody that it need not wait for.
+        let concerned = |voter: &ServerId| {
+            self.in_round.get(voter).is_some_and(|word| word.vote.leader == self.id)
         };
         let others = self.verifier.voters().iter().filter(|voter| **voter != self.id);
         let (tell, leave_out): (Vec<_>, Vec<_>) =
-            others.partition(|voter| misled(voter) || self.abstaining.contains(voter));
+            others.partition(|voter| concerned(voter) || self.abstaining.contains(voter));
         for voter in leave_out {
             self.asked.remove(voter);
         }

@@ -22,6 +22,11 @@ enum Role {
     Halted,
 }
 
+/// How long after an election that came to nothing the next one is decided, in ms: doubled up to 320
+/// while that goes on.
+const RETRY_MIN_MS: i64 = 10;
+const RETRY_DOUBLINGS_MAX: u32 = 5;
+
 /// A member of an ensemble, or a server on its own. See the crate's documentation.
 #[derive(Debug)]
 pub struct Peer {
@@ -33,6 +38,10 @@ pub struct Peer {
     stuck: bool,
     last_tick_ms: i64,
     decided_ms: i64,
+    /// How many elections in a row came to nothing.
+    failures: u32,
+    /// The next one is not decided before.
+    decide_at_ms: i64,
     election_ms: Option<i64>,
     sync_ms: Option<i64>,
 }
@@ -67,6 +76,8 @@ impl Peer {
         Self {
             last_tick_ms: core.now_ms,
             decided_ms: core.now_ms,
+            failures: 0,
+            decide_at_ms: core.now_ms,
             core,
             election,
             role,
@@ -263,14 +274,16 @@ impl Peer {
     fn follow_election(&mut self, history: &dyn History) {
         let Some(election) = &mut self.election else { return };
         match &self.role {
-            Role::Looking(_) if !self.stuck => {
+            Role::Looking(_) if !self.stuck && self.core.now_ms >= self.decide_at_ms => {
                 if let Some(vote) = election.decision()
                     && let Err(exit) = self.take_role(vote, history)
                 {
                     self.exit(exit);
                 }
             }
-            Role::Leading(_) | Role::Following(_) | Role::Observing(_) if self.sync_ms.is_none() => {
+            Role::Leading(_) | Role::Following(_) | Role::Observing(_)
+                if self.sync_ms.is_none() =>
+            {
                 if election.deserted() {
                     self.exit(Exit::Leave("the election came to nothing"));
                 } else {
@@ -351,6 +364,7 @@ impl Peer {
             | Role::Observing(_) => return,
         };
         self.sync_ms = Some(self.core.now_ms - self.decided_ms);
+        self.failures = 0;
         election.settle(state, epoch);
     }
 
@@ -394,6 +408,12 @@ impl Peer {
         }
         core.generation += 1;
         self.sync_ms = None;
+        if !served {
+            // What made the election come to nothing may do so again, at once.
+            self.failures = self.failures.saturating_add(1);
+            let wait_ms = RETRY_MIN_MS << self.failures.saturating_sub(1).min(RETRY_DOUBLINGS_MAX);
+            self.decide_at_ms = core.now_ms + wait_ms;
+        }
         if let Exit::Halt(why) = exit {
             error!(why, "this server has to stop");
             self.role = Role::Halted;

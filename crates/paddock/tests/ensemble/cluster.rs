@@ -1,7 +1,7 @@
 //! An ensemble of real server processes in folders of their own.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -110,7 +110,7 @@ impl Default for Plan {
             observers: 0,
             tick_ms: 200,
             init_limit: 25,
-            sync_limit: 6,
+            sync_limit: 5,
             proxied: true,
             lines: lines.map(str::to_owned).to_vec(),
         }
@@ -124,8 +124,8 @@ pub(crate) struct Member {
     pub(crate) real: Real,
     pub(crate) folder: PathBuf,
     config: PathBuf,
-    /// In front of the server's own command: what gives it a disk of its own.
-    pub(crate) wrapper: Vec<String>,
+    /// A disk of its own for its data.
+    disk: Option<SmallDisk>,
     child: Option<Child>,
 }
 
@@ -182,7 +182,7 @@ impl Cluster {
                 real: real[index],
                 folder: folder.path().join(format!("{}", index + 1)),
                 config: PathBuf::new(),
-                wrapper: Vec::new(),
+                disk: None,
                 child: None,
             })
             .collect();
@@ -192,6 +192,17 @@ impl Cluster {
             cluster.write_config(index);
         }
         cluster
+    }
+
+    /// Gives a server that was never started a disk of its own. `false`: that is not allowed here.
+    pub(crate) fn give_small_disk(&mut self, index: usize) -> bool {
+        self.members[index].disk = SmallDisk::mount();
+        self.write_config(index);
+        self.members[index].disk.is_some()
+    }
+
+    pub(crate) fn disk(&self, index: usize) -> &SmallDisk {
+        self.members[index].disk.as_ref().expect("it has one")
     }
 
     /// A running ensemble, with a leader.
@@ -226,16 +237,15 @@ impl Cluster {
     fn write_config(&mut self, index: usize) {
         let servers = self.server_lines(index);
         let member = &self.members[index];
-        let data = member.folder.join("data");
-        let config = write_config(
-            &self.plan,
-            &member.folder,
-            &data,
-            member.id,
-            member.client,
-            &servers,
-            index >= self.plan.voters,
-        );
+        let (data, shown) = match &member.disk {
+            None => (member.data(), member.data()),
+            Some(disk) => (disk.folder.path().join("data"), disk.path().join("data")),
+        };
+        fs::create_dir_all(&shown).unwrap();
+        fs::write(shown.join("myid"), format!("{}\n", member.id)).unwrap();
+        let observer = index >= self.plan.voters;
+        let folder = &member.folder;
+        let config = write_config(&self.plan, folder, &data, member.client, &servers, observer);
         self.members[index].config = config;
     }
 
@@ -251,7 +261,8 @@ impl Cluster {
         let system = self.system;
         let member = &mut self.members[index];
         assert!(member.child.is_none(), "server {} runs", member.id);
-        let child = launch(system, &member.wrapper, &member.config, &member.folder.join("log"));
+        let wrapper = member.disk.as_ref().map(SmallDisk::enter).unwrap_or_default();
+        let child = launch(system, &wrapper, &member.config, &member.folder.join("log"));
         member.child = Some(child);
         if let Some(network) = &self.network {
             network.set_up(index, true);
@@ -305,19 +316,15 @@ impl Cluster {
         self.signal(index, Signal::CONT);
     }
 
-    /// Waits for a server that ends by itself; gives whether it did in time.
-    pub(crate) fn ends(&mut self, index: usize, within: Duration) -> bool {
-        let deadline = Instant::now() + within;
-        while let Some(child) = &mut self.members[index].child {
-            if child.try_wait().unwrap().is_some() {
-                self.members[index].child = None;
-            } else if Instant::now() > deadline {
-                return false;
-            } else {
-                std::thread::sleep(Duration::from_millis(10));
-            }
+    /// Starts a server again if it ended by itself; gives whether it had.
+    pub(crate) fn revive(&mut self, index: usize) -> bool {
+        let member = &mut self.members[index];
+        let ended = member.child.as_mut().is_some_and(|child| child.try_wait().unwrap().is_some());
+        if ended {
+            member.child = None;
+            self.start_member(index);
         }
-        true
+        ended
     }
 
     /// Servers that ended although nobody ended them.
@@ -474,12 +481,11 @@ fn in_memory() -> TempDir {
     .unwrap()
 }
 
-/// Writes a server's folder: its configuration and its myid. Gives the configuration's path.
+/// Writes a server's configuration; gives its path.
 pub(crate) fn write_config(
     plan: &Plan,
     folder: &Path,
     data: &Path,
-    id: u64,
     client: u16,
     servers: &[String],
     observer: bool,
@@ -503,8 +509,6 @@ pub(crate) fn write_config(
     lines.extend(servers.iter().cloned());
     let config = folder.join("zoo.cfg");
     fs::write(&config, lines.join("\n") + "\n").unwrap();
-    fs::create_dir_all(data).unwrap();
-    fs::write(data.join("myid"), format!("{id}\n")).unwrap();
     config
 }
 
@@ -531,6 +535,70 @@ pub(crate) fn launch(system: System, wrapper: &[String], config: &Path, log: &Pa
 
 /// How long an operator's question may take: a paused server accepts and says nothing.
 const WORD_PATIENCE: Duration = Duration::from_millis(600);
+
+/// A small file system in a mount namespace that a process holds open.
+pub(crate) struct SmallDisk {
+    holder: Child,
+    folder: TempDir,
+}
+
+impl SmallDisk {
+    /// What is on it: little above what a server keeps free.
+    const BYTES: u64 = 320 << 20;
+
+    /// `None`, with the reason printed, where mounting is not allowed.
+    fn mount() -> Option<Self> {
+        let folder = tempfile::tempdir().unwrap();
+        let script = "mount -t tmpfs -o size=$1 paddock-test $0 && echo mounted && exec cat";
+        let mut command = Command::new("unshare");
+        command.args(["-m", "sh", "-c", script]).arg(folder.path()).arg(Self::BYTES.to_string());
+        let spawned =
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn();
+        let Ok(mut holder) = spawned else {
+            say("skipped: there is no unshare");
+            return None;
+        };
+        let mut line = String::new();
+        BufReader::new(holder.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        if line != "mounted\n" {
+            say("skipped: a file system cannot be mounted in a namespace without root");
+            holder.wait().unwrap();
+            return None;
+        }
+        Some(Self { holder, folder })
+    }
+
+    /// Where it is seen from here.
+    fn path(&self) -> PathBuf {
+        let root = format!("/proc/{}/root", self.holder.id());
+        Path::new(&root).join(self.folder.path().strip_prefix("/").unwrap())
+    }
+
+    /// What runs a command where it is mounted.
+    fn enter(&self) -> Vec<String> {
+        ["nsenter", "-t", &self.holder.id().to_string(), "-m"].map(str::to_owned).to_vec()
+    }
+
+    /// Leaves so many bytes of it.
+    pub(crate) fn fill(&self, left: u64) {
+        let stat = rustix::fs::statvfs(self.path().as_path()).unwrap();
+        let len = (stat.f_bavail * stat.f_frsize).saturating_sub(left);
+        let mut file = File::create(self.path().join("filler")).unwrap();
+        drop(std::io::copy(&mut std::io::repeat(1).take(len), &mut file));
+        drop(file.flush());
+    }
+
+    pub(crate) fn clear(&self) {
+        fs::remove_file(self.path().join("filler")).unwrap();
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        drop(self.holder.kill());
+        drop(self.holder.wait());
+    }
+}
 
 /// What a four-letter word answers.
 pub(crate) fn word(port: u16, word: &str) -> std::io::Result<String> {

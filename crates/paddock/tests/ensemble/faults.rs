@@ -212,8 +212,8 @@ pub(crate) fn story(cluster: &Cluster) -> String {
 pub(crate) fn time_without_a_leader(cluster: &mut Cluster) -> Duration {
     let leader = cluster.await_leader();
     let survivors: Vec<usize> = (0..cluster.count()).filter(|index| *index != leader).collect();
-    cluster.kill(leader);
     let began = Instant::now();
+    cluster.kill(leader);
     while !cluster.writes_anywhere(&survivors) {
         assert!(began.elapsed() < RECOVERY, "no survivor acknowledges a write");
         sleep(Duration::from_millis(1));

@@ -72,8 +72,48 @@ impl Field {
         self.stop.store(true, Ordering::Relaxed);
     }
 
+    /// A sync on a session of its own.
+    fn sync(self: &Arc<Self>, server: u64, address: SocketAddr) -> io::Result<Vec<SessionLog>> {
+        let mut reader = Player::new(self, server);
+        reader.connect_to(server, address)?;
+        reader.send(Op::Sync)?;
+        reader.drain(0)?;
+        reader.close()?;
+        Ok(reader.logs())
+    }
+
+    /// The whole tree, and the session that read it.
+    fn read_all(
+        self: &Arc<Self>,
+        server: u64,
+        address: SocketAddr,
+    ) -> io::Result<(Tree, Vec<SessionLog>)> {
+        let mut reader = Player::new(self, server);
+        reader.connect_to(server, address)?;
+        let tree = reader.walk("/h")?;
+        reader.close()?;
+        Ok((tree, reader.logs()))
+    }
+
     fn stopped(&self) -> bool {
         self.stop.load(Ordering::Relaxed)
+    }
+}
+
+/// Paths with their data.
+type Tree = Vec<(String, Bytes)>;
+
+/// Again and again for a while: an ensemble on a busy machine may have to elect a leader at any time.
+fn patiently<T>(mut attempt: impl FnMut() -> io::Result<T>) -> T {
+    let deadline = Instant::now() + Duration::from_secs(15);
+    loop {
+        match attempt() {
+            Ok(done) => return done,
+            Err(error) => {
+                assert!(Instant::now() < deadline, "a healed server is not reached: {error}")
+            }
+        }
+        std::thread::sleep(Duration::from_millis(100));
     }
 }
 
@@ -473,7 +513,7 @@ impl Player {
     }
 
     /// Walks everything below `path`; gives what was found.
-    pub(crate) fn walk(&mut self, path: &str) -> io::Result<Vec<(String, Bytes)>> {
+    pub(crate) fn walk(&mut self, path: &str) -> io::Result<Tree> {
         let mut found = Vec::new();
         let mut todo = vec![path.to_owned()];
         while let Some(path) = todo.pop() {
@@ -560,32 +600,25 @@ impl Load {
                 sessions.extend(player.logs());
             }
         }
-        // Twice the timeout: the leader rounds up to a tick, and gives a full timeout after an election.
-        std::thread::sleep(Duration::from_millis(self.field.timeout_ms as u64 * 2));
+        // The leader rounds up to a tick. After an election it gives a full timeout more: then they are
+        // asked again below.
+        let timeout_ms = u64::try_from(self.field.timeout_ms).expect("a positive timeout");
+        std::thread::sleep(Duration::from_millis(timeout_ms * 3 / 2));
+        let (server, address) = servers[0];
         for mut player in left {
-            let (server, address) = servers[0];
-            match player.connect_to(server, address) {
-                Ok(false) => {}
-                Ok(true) => panic!("a session lives on long after its timeout"),
-                Err(error) => panic!("server {server} is not reached: {error}"),
-            }
+            let alive = patiently(|| player.connect_to(server, address));
+            assert!(!alive, "a session lives on long after its timeout");
             sessions.extend(player.logs());
         }
-        let mut readers = Vec::new();
         for (server, address) in servers {
-            let mut reader = Player::new(&self.field, *server);
-            reader.connect_to(*server, *address).expect("a healed server");
-            reader.send(Op::Sync).expect("a healed server");
-            reader.drain(0).expect("a healed server");
-            readers.push((*server, reader));
+            sessions.extend(patiently(|| self.field.sync(*server, *address)));
         }
         let settled_us = Some(self.field.now_us());
         let mut trees = Vec::new();
-        for (server, mut reader) in readers {
-            let tree = reader.walk("/h").expect("a healed server");
+        for (server, address) in servers {
+            let (tree, logs) = patiently(|| self.field.read_all(*server, *address));
             trees.push((server, tree));
-            drop(reader.close());
-            sessions.extend(reader.logs());
+            sessions.extend(logs);
         }
         for (server, tree) in &trees[1..] {
             assert!(*tree == trees[0].1, "server {server} has another tree than {}", trees[0].0);

@@ -147,6 +147,51 @@ fn five_servers_and_an_observer_under_faults() {
     suffer(Plan { voters: 5, observers: 1, ..Plan::default() }, faults.len(), &faults);
 }
 
+/// The disk of one member after the other fills up under load; the others go on without it.
+#[test]
+fn a_full_disk_stops_one_member_and_not_the_ensemble() {
+    let _alone = alone();
+    let seed = seed();
+    let plan = Plan { proxied: false, ..Plan::default() };
+    let mut cluster = Cluster::prepare(plan);
+    for index in 0..cluster.count() {
+        if !cluster.give_small_disk(index) {
+            return;
+        }
+    }
+    cluster.start_all();
+    cluster.await_serving("the ensemble starts", Duration::from_secs(30));
+    let field = Field::new(addresses(&cluster), 3000);
+    let load = Load::start(field, 6, Duration::from_millis(5), seed);
+    for (of_leader, left) in [(false, 0), (true, 0), (false, 64 << 20), (true, 64 << 20)] {
+        let leader = cluster.await_leader();
+        let full = if of_leader { leader } else { (leader + 1) % cluster.count() };
+        cluster.disk(full).fill(left);
+        std::thread::sleep(Duration::from_millis(1500));
+        let others: Vec<usize> = (0..cluster.count()).filter(|index| *index != full).collect();
+        let began = Instant::now();
+        cluster.await_that("writes go on", Duration::from_secs(15), || {
+            cluster.writes_anywhere(&others).then_some(())
+        });
+        let took = began.elapsed();
+        cluster.disk(full).clear();
+        std::thread::sleep(Duration::from_millis(300));
+        let ended = cluster.revive(full);
+        cluster.await_serving("all serve again", Duration::from_secs(25));
+        let (id, which) =
+            (cluster.members[full].id, if of_leader { "the leader" } else { "a follower" });
+        say(&format!(
+            "{left} bytes were left to server {id}, {which}: writes after {} ms, ended {ended}, {}",
+            took.as_millis(),
+            faults::story(&cluster)
+        ));
+    }
+    let servers = addresses(&cluster);
+    let history = load.finish(&servers);
+    cluster.await_agreement();
+    assert_sound(&history, &cluster, 200);
+}
+
 /// How long an ensemble is without a leader that was killed.
 #[test]
 fn a_killed_leader_is_replaced_soon() {

@@ -120,6 +120,7 @@ pub struct QuorumCounters {
 #[derive(Debug, Default)]
 struct Seen {
     state: Option<PeerState>,
+    round: i64,
     serving: bool,
     looked: u64,
     unavailable_since_ms: Option<i64>,
@@ -146,6 +147,13 @@ impl QuorumCounters {
     pub(super) fn look(&self, status: &PeerStatus, now_ms: i64) {
         let mut seen = self.seen();
         let looking = status.state == PeerState::Looking;
+        let looked_before = seen.state.is_none_or(|state| state == PeerState::Looking);
+        if !looking && !looked_before && status.round != seen.round {
+            // Elections take less than the time between two looks.
+            seen.looked += 1;
+            seen.state = Some(PeerState::Looking);
+            (seen.serving, seen.election_counted, seen.leading_since_ms) = (false, false, None);
+        }
         if looking && seen.state != Some(PeerState::Looking) {
             seen.looked += 1;
         }
@@ -180,6 +188,7 @@ impl QuorumCounters {
             seen.leading_since_ms = None;
         }
         seen.state = Some(status.state);
+        seen.round = status.round;
         seen.serving = status.serving;
     }
 }

@@ -50,7 +50,7 @@ const REDIAL_AFTER: [Duration; 5] = [
 ];
 
 /// A connection that stood for so long did last.
-const LASTING: Duration = Duration::from_secs(5);
+const LASTING: Duration = Duration::from_millis(100);
 
 /// How long a server with a greater id may take to dial back before it is asked again, and how often
 /// it is asked.

@@ -215,11 +215,17 @@ async fn read(
         Origin::Accepted { packets, unread } => (packets, unread, false),
     };
     let data_max = context.quorum().links.config.data_max;
+    let mut has_staged = false;
     loop {
         let behind = packets::take(&mut unread, data_max, &mut packets);
         give(context, outbox.id(), &mut packets);
         if outbox.is_closed() {
             return End::Closed;
+        }
+        if has_staged && context.node.is_serving() {
+            // Either it was installed, or there was nothing new in it.
+            has_staged = false;
+            snapshot::forget(context, outbox.id());
         }
         match behind {
             Err(error) => return End::Failed(error.to_string()),
@@ -229,7 +235,7 @@ async fn read(
             }
             Ok(Behind::Snapshot(zxid)) => {
                 match snapshot::receive(context, outbox, zxid, &mut reader, unread).await {
-                    Ok(rest) => unread = rest,
+                    Ok(rest) => (unread, has_staged) = (rest, true),
                     Err(why) => return End::Failed(why),
                 }
                 continue;

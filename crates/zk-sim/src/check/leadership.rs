@@ -58,7 +58,12 @@ impl Leadership {
                 ),
             );
         }
-        self.reigns.insert(epoch, Reign { member, life, history: log_end });
+        // What it proposed itself in this epoch is not history.
+        let mut history = log_end;
+        while history.epoch() >= epoch {
+            history = ledger.get(history).map_or(Zxid::ZERO, |proposed| proposed.before);
+        }
+        self.reigns.insert(epoch, Reign { member, life, history });
         Ok(true)
     }
 
@@ -87,6 +92,12 @@ impl Leadership {
             );
         }
         Ok(())
+    }
+
+    /// The newest epoch for which a history was offered.
+    #[must_use]
+    pub fn newest_offered(&self) -> Epoch {
+        self.reigns.keys().next_back().copied().unwrap_or_default()
     }
 
     /// The newest epoch in which somebody served.

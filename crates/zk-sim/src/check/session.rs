@@ -72,6 +72,8 @@ impl Sessions {
                 session.ended.get_or_insert(zxid);
             }
             Txn::Error(_) => {}
+            // One that failed changes nothing either.
+            Txn::Multi(txns) if txns.iter().any(|(_, txn)| matches!(txn, Txn::Error(_))) => {}
             Txn::Create(_)
             | Txn::CreateContainer(_)
             | Txn::CreateTtl(_)

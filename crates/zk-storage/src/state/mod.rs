@@ -263,7 +263,7 @@ impl State {
     }
 
     fn size(&self, family: &Arc<BoundColumnFamily<'_>>) -> u64 {
-        let size = self.db.property_int_value_cf(family, "rocksdb.total-sst-files-size");
+        let size = self.db.property_int_value_cf(family, "rocksdb.live-sst-files-size");
         size.ok().flatten().unwrap_or_default()
     }
 

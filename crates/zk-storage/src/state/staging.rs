@@ -1,6 +1,7 @@
 //! A snapshot from a leader, on its way to becoming the state.
 
 use std::path::Path;
+use std::sync::atomic::Ordering;
 
 use zk_proto::SessionId;
 
@@ -95,6 +96,7 @@ impl State {
             let mut current = self.current();
             let replaced = current.generation;
             (current.generation, current.meta) = (generation, Some(meta));
+            self.applied.store(meta.applied.0, Ordering::Release);
             replaced
         };
         self.measure(generation);

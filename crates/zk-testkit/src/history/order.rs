@@ -22,9 +22,10 @@ pub(super) fn data_tells_which_write_it_is(checker: &mut Checker<'_>) {
         let call = &checker.calls[reader];
         let (Some(reply), Op::Get { path, .. }) = (call.reply, call.op) else { continue };
         let Ok(Answer::Data { data, stat }) = reply.result else { continue };
-        let (at, shown) = (Zxid(stat.mzxid), format!("{call}"));
+        let at = Zxid(stat.mzxid);
         let Some(&(index, part)) = tags.get(data) else {
-            checker.fail("C3", format!("{shown}: {data:?} was never written"));
+            let text = format!("{call}: {data:?} was never written");
+            checker.fail("C3", text);
             continue;
         };
         let writer = &mut checker.calls[index];
@@ -59,7 +60,8 @@ pub(super) fn data_tells_which_write_it_is(checker: &mut Checker<'_>) {
             }
         }
         if let Some(wrong) = wrong {
-            let text = format!("{writer} is what {shown} read with mzxid {at}: {wrong}");
+            let (writer, reader) = (&checker.calls[index], &checker.calls[reader]);
+            let text = format!("{writer} is what {reader} read with mzxid {at}: {wrong}");
             checker.fail("C5", text);
         }
     }

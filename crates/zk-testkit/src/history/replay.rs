@@ -37,6 +37,8 @@ struct Here<'h> {
 struct Doubts {
     sent_us: Vec<u64>,
     used: usize,
+    /// Of creates: the sessions with which what they made would go.
+    owners: BTreeSet<SessionId>,
 }
 
 impl Doubts {
@@ -126,25 +128,29 @@ impl<'h> World<'_, 'h> {
         let mut parts = Vec::new();
         for call in &self.checker.calls {
             if call.reply.is_none() && call.seen.is_none() {
-                parts.extend(call.op.parts().iter().map(|op| (call.invoked_us, op)));
+                parts.extend(call.op.parts().iter().map(|op| (call.invoked_us, call.session, op)));
             } else if call.reply.is_none() {
                 // Its zxid is known, but not every name.
                 for (part, op) in call.op.parts().iter().enumerate() {
                     if call.path_of(part).is_none() {
-                        parts.push((call.invoked_us, op));
+                        parts.push((call.invoked_us, call.session, op));
                     }
                 }
             }
         }
-        parts.sort_by_key(|(sent_us, _)| *sent_us);
-        for (sent_us, op) in parts {
+        parts.sort_by_key(|(sent_us, ..)| *sent_us);
+        for (sent_us, session, op) in parts {
             match op {
-                Op::Create { path, sequential: true, .. } => {
-                    self.sequential.entry(path).or_default().sent_us.push(sent_us);
+                Op::Create { path, ephemeral, sequential: true, .. } => {
+                    let doubts = self.sequential.entry(path).or_default();
+                    doubts.sent_us.push(sent_us);
+                    doubts.owners.extend(ephemeral.then_some(session));
                     self.changes.uncertain.insert(parent(path));
                 }
-                Op::Create { path, .. } => {
-                    self.doubts.entry(path).or_default().creates.sent_us.push(sent_us);
+                Op::Create { path, ephemeral, .. } => {
+                    let doubts = &mut self.doubts.entry(path).or_default().creates;
+                    doubts.sent_us.push(sent_us);
+                    doubts.owners.extend(ephemeral.then_some(session));
                     self.changes.uncertain.extend([path.as_str(), parent(path)]);
                 }
                 Op::Set { path, .. } => {
@@ -243,10 +249,10 @@ impl<'h> World<'_, 'h> {
     /// The znode is not there. `false`: that has no explanation.
     fn is_absent(&mut self, path: &'h str, view: View) -> bool {
         let Some(here) = self.nodes.get(path) else { return true };
-        let owner = here.owner;
+        let (owner, vague) = (here.owner, here.czxid.is_none());
         let deleted =
             self.doubts.get_mut(path).is_some_and(|doubts| doubts.deletes.take(1, view.at_us));
-        if deleted {
+        if deleted || (vague && self.may_have_been_of_the_gone(path, view)) {
             self.remove(path);
         } else if owner.0 != 0 && self.may_have_ended(owner, view) {
             self.end(owner, view.zxid, false);
@@ -254,6 +260,14 @@ impl<'h> World<'_, 'h> {
             return false;
         }
         true
+    }
+
+    /// Whether a znode of which only the name was seen may have gone with its session.
+    fn may_have_been_of_the_gone(&self, path: &str, view: View) -> bool {
+        let plain = self.doubts.get(path).map(|doubts| &doubts.creates);
+        let numbered = sequence(path).and_then(|(prefix, _)| self.sequential.get(prefix));
+        let mut owners = [plain, numbered].into_iter().flatten().flat_map(|doubts| &doubts.owners);
+        owners.any(|owner| self.gone.contains_key(owner) || self.may_have_ended(*owner, view))
     }
 
     /// The znode is there, whatever it holds. `false`: that has no explanation.

@@ -330,6 +330,31 @@ fn c3_an_unanswered_delete_or_create_may_explain_what_is_seen() {
 }
 
 #[test]
+fn c3_what_was_only_listed_may_be_an_ephemeral_of_an_unanswered_create() {
+    let list = |names: &[&str], count| Answer::Children {
+        names: names.iter().map(|name| (*name).to_owned()).collect(),
+        stat: with_children(stat(1, 1, 0, 0), count, 2),
+    };
+    let children = Op::Children { path: "/a".into(), watch: false };
+    let mut book = with_a();
+    book.ask(1, 2, ephemeral("/a/e", "e0")).what(1, What::Lost).done(
+        2,
+        1,
+        children.clone(),
+        2,
+        list(&["e"], 1),
+    );
+    let before = book.history.clone();
+    // Too early for its session to have ended.
+    book.done(2, 2, children.clone(), 3, list(&[], 0));
+    book.breaks("C3", "/a/e is not there");
+    book.history = before;
+    book.now_us += 2000 * MS;
+    book.done(2, 2, children, 3, list(&[], 0));
+    book.is_fine();
+}
+
+#[test]
 fn c4_a_zxid_that_goes_back() {
     let mut book = with_a();
     book.done(2, 1, exists("/a"), 7, Answer::Stat(stat(1, 1, 0, 0)))

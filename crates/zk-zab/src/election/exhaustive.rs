@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use super::*;
+use crate::Members;
 
 /// What may happen besides the arrival of messages.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]

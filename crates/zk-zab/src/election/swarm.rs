@@ -8,6 +8,7 @@ use zk_testkit::Prng;
 
 use super::model::Upstream;
 use super::*;
+use crate::Members;
 
 const TICK_MS: i64 = 10;
 /// How long a follower tries to reach a leader that does not lead.
@@ -331,7 +332,7 @@ impl Ensemble {
                     }
                     _ if established => self.look(id),
                     _ if self.deserted(id) || now_ms - since_ms > CONNECT_LIMIT_MS => self.look(id),
-                    _ => {}
+                    _ => {} // it waits for its leader
                 }
             }
             Role::Leading { since_ms, established } => {
@@ -459,7 +460,7 @@ impl Ensemble {
             4 => self.cut.clear(),
             5 => self.lossy = !self.lossy,
             6 => self.lose_disk(one),
-            _ => self.write(),
+            _ => self.write(), // what is left, or cannot be done
         }
     }
 

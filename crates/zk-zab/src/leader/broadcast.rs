@@ -7,7 +7,7 @@ use super::discovery::Handled;
 use super::{Leader, LearnerLink};
 use crate::Action;
 use crate::core::{Core, Exit};
-use crate::packet::{bare, epoch_zxid, txn as txn_packet};
+use crate::packet::{bare, txn as txn_packet};
 
 /// Upstream steps down instead of proposing a transaction with the counter's last value.
 const COUNTER_MAX: u32 = u32::MAX - 1;
@@ -62,8 +62,7 @@ impl Leader {
         if learner.observer {
             return Ok(Err("an observer acknowledged a proposal"));
         }
-        // Before the first transaction of this epoch stands one of an earlier one.
-        let expected = Zxid(learner.acked.max(epoch_zxid(self.epoch)).0 + 1);
+        let expected = Zxid(learner.acked.0 + 1);
         if zxid != expected || zxid > self.last_proposed {
             warn!(learner = %learner.id, zxid = %zxid, expected = %expected,
                 last_proposed = %self.last_proposed, "an acknowledgement out of order");

@@ -79,7 +79,8 @@ impl Leader {
         }
         let learner = &mut self.links[at];
         learner.state = LinkState::Synced;
-        learner.acked = learner.sync_target;
+        // What is proposed and not committed is of this epoch.
+        learner.acked = learner.sync_target.max(packet.zxid);
         if self.phase == Phase::Broadcast {
             self.bring_up_to_date(core, at);
         } else {

@@ -1,5 +1,5 @@
 use tracing::info;
-use zk_proto::quorum::{PROTOCOL_VERSION, LeaderInfo, PacketType, QuorumPacket};
+use zk_proto::quorum::{LeaderInfo, PROTOCOL_VERSION, PacketType, QuorumPacket};
 use zk_proto::{Record, Zxid};
 
 use super::{Learner, Phase};
@@ -42,7 +42,10 @@ impl Learner {
         }
         info!(leader = %self.leader, epoch = %self.epoch, accepted_epoch = %core.accepted_epoch,
             "the leader proposes an epoch");
-        if self.epoch > core.accepted_epoch {
+        if self.epoch > core.accepted_epoch || core.promise_is_pending() {
+            // One that is asked for a second time, because an earlier role did not see it done, says
+            // as little as one from another leader.
+            self.promised = self.epoch == core.accepted_epoch;
             self.phase = Phase::AcceptingEpoch;
             core.accept_epoch(self.epoch);
         } else {
@@ -55,7 +58,8 @@ impl Learner {
     /// The epoch is accepted, and that is on disk.
     pub(crate) fn on_epoch_accepted(&mut self, core: &mut Core) {
         if self.phase == Phase::AcceptingEpoch {
-            self.acknowledge_epoch(core, core.current_epoch.0);
+            let current_epoch = if self.promised { NONE } else { core.current_epoch.0 };
+            self.acknowledge_epoch(core, current_epoch);
         }
     }
 

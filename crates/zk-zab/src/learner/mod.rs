@@ -53,6 +53,8 @@ pub(crate) struct Learner {
     heard_ms: i64,
     /// The leader's epoch, once it is known.
     epoch: Epoch,
+    /// The epoch was accepted before.
+    promised: bool,
     /// This server may have lost its data: it has no say in which history is the right one.
     has_no_say: bool,
     sync: Sync,
@@ -74,6 +76,7 @@ impl Learner {
             since_ms: core.now_ms,
             heard_ms: core.now_ms,
             epoch: Epoch(0),
+            promised: false,
             has_no_say,
             sync: Sync::default(),
             held: VecDeque::new(),
@@ -153,10 +156,7 @@ impl Learner {
                     core.act(Action::Connect { link: self.link, leader: self.leader });
                 }
             }
-            Phase::Discovery
-            | Phase::EpochAcked
-            | Phase::Synchronization
-            | Phase::Synced => {
+            Phase::Discovery | Phase::EpochAcked | Phase::Synchronization | Phase::Synced => {
                 if now_ms - self.heard_ms > core.init_limit_ms() {
                     return Err(Exit::Leave("nothing was heard of the leader within initLimit"));
                 }

@@ -39,15 +39,19 @@ impl Learner {
                 if to > last {
                     return Ok(Err("the leader truncates behind the end of the log"));
                 }
-                core.truncate(to)?;
                 // Nobody has a transaction with a zxid like that of an epoch's beginning.
                 let found = core.tail.has(to) || to.counter() == 0;
                 if !found {
-                    // The leader believes that this log has `to`. What was behind it is gone, as it
-                    // should be; the next synchronization begins where the log ends now.
+                    // The leader believes that this log has `to`. What was behind it goes, as it
+                    // should; the next synchronization begins where the log ends then.
+                    core.truncate(to)?;
                     return Ok(Err("the leader truncates to a transaction that is not in the log"));
                 }
+                core.may_truncate(to)?;
+                // Nothing goes yet: a leader truncates what it has not committed, and then proposes
+                // it again. What is the same may be committed by then, and must not leave this disk.
                 self.begin_sync(core, "TRUNC", to);
+                self.sync.overlaps = true;
             }
             _ => return Ok(Err("the leader did not begin to synchronize")), // a peer's number
         }
@@ -216,8 +220,13 @@ fn note_members(core: &mut Core, text: &[u8]) {
     core.config_version_seen = core.config_version_seen.max(version);
     let Members { voters: own_voters, observers: own_observers, .. } = &core.config.members;
     if (&voters, &observers) != (own_voters, own_observers) {
-        warn!(?voters, ?observers, ?own_voters, ?own_observers,
-            "the leader's configuration has other members than this server's");
+        warn!(
+            ?voters,
+            ?observers,
+            ?own_voters,
+            ?own_observers,
+            "the leader's configuration has other members than this server's"
+        );
     }
 }
 

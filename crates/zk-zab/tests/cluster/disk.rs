@@ -44,7 +44,7 @@ impl Disk {
         let Queued { token, write, state } = self.queue.pop_front().expect("something to sync");
         match write {
             Write::AcceptedEpoch(epoch) => {
-                assert!(epoch > self.accepted, "accepted {epoch} after {}", self.accepted);
+                assert!(epoch >= self.accepted, "accepted {epoch} after {}", self.accepted);
                 self.accepted = epoch;
             }
             Write::CurrentEpoch(epoch) => {

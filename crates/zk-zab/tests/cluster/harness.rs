@@ -1,7 +1,7 @@
 //! An ensemble of peers in one thread: network, disks and clock are simulated, and every rule of the
 //! protocol is checked whenever something happens.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt::Write as _;
 
 use bytes::Bytes;
@@ -21,6 +21,8 @@ pub(crate) const TICK_MS: i64 = 10;
 enum Frame {
     Packet(QuorumPacket),
     Snapshot(Zxid, State),
+    /// The other side has hung up.
+    End,
 }
 
 /// One end of a connection.
@@ -37,8 +39,8 @@ struct End {
 struct Wire {
     ends: [End; 2],
     open: [bool; 2],
-    /// When the last frame to each arrives: they do not overtake each other.
-    arrives_ms: [i64; 2],
+    /// What is on its way to each, in order, and when it arrives.
+    queues: [VecDeque<(i64, Frame)>; 2],
 }
 
 #[derive(Debug, Clone)]
@@ -48,8 +50,7 @@ enum Event {
     Reachable { server: usize, life: u32, other: ServerId },
     Dial { end: End, to: usize },
     Refused { end: End },
-    Frame { wire: usize, side: usize, frame: Frame },
-    LinkDown { wire: usize, side: usize },
+    Wire { wire: usize, side: usize },
     Sync { server: usize, life: u32 },
     Restart { server: usize },
 }
@@ -101,8 +102,9 @@ pub(crate) struct Cluster {
     proposed: BTreeMap<Zxid, Bytes>,
     established: BTreeMap<Epoch, (usize, u32)>,
     pub(crate) seen: BTreeMap<&'static str, u64>,
+    /// Nothing may change any more.
+    pub(crate) calm: bool,
     pub(crate) trace: bool,
-    pub(crate) passed: Vec<(usize, QuorumPacket)>,
 }
 
 pub(crate) fn members(voters: usize, observers: usize) -> Members {
@@ -150,8 +152,8 @@ impl Cluster {
             proposed: BTreeMap::new(),
             established: BTreeMap::new(),
             seen: BTreeMap::new(),
+            calm: false,
             trace: false,
-            passed: Vec::new(),
         };
         for index in 0..voters + observers {
             let id = ServerId(i64::try_from(index).expect("few") + 1);
@@ -197,7 +199,11 @@ impl Cluster {
     fn delay(&mut self) -> i64 {
         let max = self.weather.delay_ms_max;
         // Most are fast.
-        let ms = if self.prng.chance(80) { self.prng.below(max / 4 + 1) } else { self.prng.below(max + 1) };
+        let ms = if self.prng.chance(80) {
+            self.prng.below(max / 4 + 1)
+        } else {
+            self.prng.below(max + 1)
+        };
         i64::try_from(ms).expect("small")
     }
 
@@ -239,31 +245,29 @@ impl Cluster {
         }
     }
 
-    /// One side closes: the other one hears of it, perhaps behind what is still on its way.
+    /// One side closes: the other one hears of it, behind some of what is still on its way.
     fn hang_up(&mut self, wire: usize, side: usize) {
         self.wires[wire].open[side] = false;
-        let other = 1 - side;
-        if self.wires[wire].open[other] {
-            // Some of what is on its way is lost.
-            if self.prng.chance(50) {
-                let delay = self.delay();
-                self.wires[wire].arrives_ms[other] = self.now_ms + delay;
-                let after = self.prng.index(6);
-                let lost: Vec<_> = self
-                    .events
-                    .iter()
-                    .filter(|(_, event)| {
-                        matches!(event, Event::Frame { wire: w, side: s, .. } if (*w, *s) == (wire, other))
-                    })
-                    .map(|(key, _)| *key)
-                    .skip(after)
-                    .collect();
-                for key in lost {
-                    self.events.remove(&key);
-                }
-            }
-            let at_ms = self.wires[wire].arrives_ms[other].max(self.now_ms + self.delay());
-            self.at(at_ms - self.now_ms, Event::LinkDown { wire, side: other });
+        self.end(wire, 1 - side);
+    }
+
+    /// One side will see that the connection is gone.
+    fn end(&mut self, wire: usize, side: usize) {
+        if self.prng.chance(50) {
+            let len = self.wires[wire].queues[side].len();
+            let kept = self.prng.index(len + 1);
+            // The first one stays: it has its event.
+            self.wires[wire].queues[side].truncate(kept.max(1));
+        }
+        self.enqueue(wire, side, Frame::End);
+    }
+
+    fn enqueue(&mut self, wire: usize, side: usize, frame: Frame) {
+        let last_ms = self.wires[wire].queues[side].back().map_or(0, |(at_ms, _)| *at_ms);
+        let at_ms = (self.now_ms + self.delay()).max(last_ms);
+        self.wires[wire].queues[side].push_back((at_ms, frame));
+        if self.wires[wire].queues[side].len() == 1 {
+            self.at(at_ms - self.now_ms, Event::Wire { wire, side });
         }
     }
 
@@ -336,7 +340,7 @@ impl Cluster {
                 self.wires.push(Wire {
                     ends: [*end, other],
                     open: [true, true],
-                    arrives_ms: [self.now_ms; 2],
+                    queues: [VecDeque::new(), VecDeque::new()],
                 });
                 self.by_end.insert(*end, (wire, 0));
                 self.by_end.insert(other, (wire, 1));
@@ -350,22 +354,27 @@ impl Cluster {
                     self.step(end.server, Input::LinkDown { link: end.link });
                 }
             }
-            Event::Frame { wire, side, frame } => {
-                let end = self.wires[*wire].ends[*side];
-                let from = self.wires[*wire].ends[1 - *side].server;
-                if !self.wires[*wire].open[*side] || !self.ready(end.server, end.life) {
+            Event::Wire { wire, side } => {
+                let (wire, side) = (*wire, *side);
+                let end = self.wires[wire].ends[side];
+                let from = self.wires[wire].ends[1 - side].server;
+                if !self.wires[wire].open[side] || !self.ready(end.server, end.life) {
+                    self.wires[wire].queues[side].clear();
                     return;
                 }
                 if self.postponed(end.server, &event) {
                     return;
                 }
                 if self.blocked.contains(&(from, end.server)) {
-                    // It stays on its way, and everything behind it.
                     self.at(20, event.clone());
                     return;
                 }
+                let (_, frame) = self.wires[wire].queues[side].pop_front().expect("a frame");
+                if let Some((at_ms, _)) = self.wires[wire].queues[side].front() {
+                    self.at((at_ms - self.now_ms).max(0), event.clone());
+                }
                 let link = end.link;
-                match frame.clone() {
+                match frame {
                     Frame::Packet(packet) => {
                         self.step(end.server, Input::Packet { link, packet });
                     }
@@ -373,23 +382,11 @@ impl Cluster {
                         self.servers[end.server].staged.insert(link, state);
                         self.step(end.server, Input::SnapshotReceived { link, zxid });
                     }
+                    Frame::End => {
+                        self.wires[wire].open[side] = false;
+                        self.step(end.server, Input::LinkDown { link });
+                    }
                 }
-            }
-            Event::LinkDown { wire, side } => {
-                let end = self.wires[*wire].ends[*side];
-                let from = self.wires[*wire].ends[1 - *side].server;
-                if !self.wires[*wire].open[*side] || !self.ready(end.server, end.life) {
-                    return;
-                }
-                if self.postponed(end.server, &event) {
-                    return;
-                }
-                if self.blocked.contains(&(from, end.server)) {
-                    self.at(20, event.clone());
-                    return;
-                }
-                self.wires[*wire].open[*side] = false;
-                self.step(end.server, Input::LinkDown { link: end.link });
             }
             Event::Sync { server, life } => {
                 if !self.ready(*server, *life) || self.servers[*server].disk.queue.is_empty() {
@@ -456,7 +453,8 @@ impl Cluster {
                 self.propose(index);
             }
         }
-        if self.weather.checkpoint_every > 0 && self.prng.below(self.weather.checkpoint_every) == 0 {
+        if self.weather.checkpoint_every > 0 && self.prng.below(self.weather.checkpoint_every) == 0
+        {
             let purge = self.prng.chance(60);
             let server = &mut self.servers[index];
             let state = server.state.clone();
@@ -508,7 +506,9 @@ impl Cluster {
                 self.note("a tree was switched");
             }
             Action::Notify { to, notification } => {
-                let Some(to) = self.servers.iter().position(|server| server.id == to) else { return };
+                let Some(to) = self.servers.iter().position(|server| server.id == to) else {
+                    return;
+                };
                 if !self.servers[to].up {
                     let other = self.servers[to].id;
                     let delay = self.delay();
@@ -519,7 +519,8 @@ impl Cluster {
                 self.at(delay, Event::Notification { from: index, to, notification });
             }
             Action::Connect { link, leader } => {
-                let to = self.servers.iter().position(|server| server.id == leader).expect("a member");
+                let to =
+                    self.servers.iter().position(|server| server.id == leader).expect("a member");
                 let delay = self.delay();
                 self.at(delay, Event::Dial { end: End { server: index, life, link }, to });
             }
@@ -550,10 +551,18 @@ impl Cluster {
                 self.send(index, link, Frame::Snapshot(zxid, state));
                 self.send_history(index, link, &history);
             }
-            Action::Pass { packet, .. } => self.passed.push((index, packet)),
+            Action::Pass { link, packet } => {
+                let learner = self.servers[index].serving != Some(ServingRole::Leader);
+                if learner && packet.packet_type == PacketType::PING {
+                    // As the request layer does.
+                    let answer = QuorumPacket { data: Some(Bytes::new()), ..packet };
+                    self.send(index, link, Frame::Packet(answer));
+                }
+            }
             Action::Serve { role } => self.on_serve(index, role),
-            Action::StopServing { .. } => {
+            Action::StopServing { why } => {
                 assert!(self.servers[index].serving.is_some());
+                assert!(!self.calm, "{} stops serving although nothing is wrong: {why}", index + 1);
                 self.servers[index].serving = None;
             }
             Action::Halt { why } => self.servers[index].halted = Some(why),
@@ -565,11 +574,8 @@ impl Cluster {
         if let Some((wire, side)) = self.by_end.get(&end).copied()
             && self.wires[wire].open[side]
         {
-            self.at(0, Event::LinkDown { wire, side });
-            self.hang_up(wire, 1 - side);
-            self.wires[wire].open[1 - side] = true;
-            self.hang_up(wire, side);
-            self.wires[wire].open = [true; 2];
+            self.end(wire, side);
+            self.end(wire, 1 - side);
         }
     }
 
@@ -599,9 +605,7 @@ impl Cluster {
             return;
         }
         let other = 1 - side;
-        let arrives_ms = (self.now_ms + self.delay()).max(self.wires[wire].arrives_ms[other]);
-        self.wires[wire].arrives_ms[other] = arrives_ms;
-        self.at(arrives_ms - self.now_ms, Event::Frame { wire, side: other, frame });
+        self.enqueue(wire, other, frame);
     }
 
     // What must hold.
@@ -640,10 +644,13 @@ impl Cluster {
             let epoch = server.peer.last_proposed().epoch();
             let me = (index, server.life);
             assert_eq!(server.disk.current, epoch, "it leads in an epoch that is not on its disk");
+            // A later leader may be established already, and this one cut off, without a quorum that
+            // it could commit anything with.
+            let earlier = self.delivered.iter().filter(|(zxid, _)| zxid.epoch() < epoch).count();
             assert!(
-                server.state.len() >= self.delivered.len(),
+                server.state.len() >= earlier,
                 "a leader of epoch {epoch} without {} delivered transactions",
-                self.delivered.len() - server.state.len()
+                earlier - server.state.len()
             );
             let other = self.established.insert(epoch, me);
             assert_eq!(other, None, "a second leader of epoch {epoch}");
@@ -703,11 +710,8 @@ impl Cluster {
         }
         let wire = *self.prng.pick(&open);
         self.log(|| format!("link {wire} breaks"));
-        // Both sides hear of it, each in its time.
-        for side in 0..2 {
-            let delay = self.delay();
-            self.at(delay, Event::LinkDown { wire, side });
-        }
+        self.end(wire, 0);
+        self.end(wire, 1);
     }
 
     pub(crate) fn restart_later(&mut self, index: usize, after_ms: i64) {
@@ -771,16 +775,19 @@ impl Cluster {
     }
 
     pub(crate) fn leader(&self) -> Option<usize> {
-        self.servers.iter().position(|server| server.up && server.serving == Some(ServingRole::Leader))
+        self.servers
+            .iter()
+            .position(|server| server.up && server.serving == Some(ServingRole::Leader))
     }
 
     /// Everything works again.
     pub(crate) fn heal(&mut self) {
+        let pauses = self.servers.iter().map(|server| server.paused_until_ms).max();
+        self.run_until(pauses.unwrap_or_default().max(self.now_ms));
         self.log(|| "everything heals".to_owned());
         self.blocked.clear();
         for index in 0..self.servers.len() {
             self.servers[index].wedged = false;
-            self.servers[index].paused_until_ms = 0;
             if !self.servers[index].up {
                 self.start(index);
             }
@@ -849,4 +856,3 @@ fn describe_action(action: &Action) -> String {
         other => format!("{other:?}"),
     }
 }
-

@@ -40,9 +40,16 @@ pub(crate) fn run(prng: &Prng, trace: bool) -> Cluster {
     cluster.weather.proposals = 0;
     cluster.heal();
     let progress = cluster.progress(10_000);
-    let halted: Vec<_> = cluster.servers.iter().filter_map(|server| server.halted.clone()).collect();
+    let halted: Vec<_> =
+        cluster.servers.iter().filter_map(|server| server.halted.clone()).collect();
     assert!(halted.is_empty(), "{halted:?}");
     if let Err(why) = progress {
+        panic!("{why}");
+    }
+    // And it stays so.
+    cluster.calm = true;
+    cluster.run_until(cluster.now_ms + 2_000);
+    if let Err(why) = cluster.progress(1_000) {
         panic!("{why}");
     }
     let (first, others) = cluster.servers.split_first().expect("a server");
@@ -54,7 +61,8 @@ pub(crate) fn run(prng: &Prng, trace: bool) -> Cluster {
 
 #[test]
 fn ensembles_agree_and_recover() {
-    let seeds = std::env::var("PADDOCK_SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(300);
+    let seeds =
+        std::env::var("PADDOCK_SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(300);
     let seen = std::cell::RefCell::new(BTreeMap::<&str, u64>::new());
     let count = std::cell::Cell::new(0);
     property_of("ensembles agree and recover", seeds, |prng| {

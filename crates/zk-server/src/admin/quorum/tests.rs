@@ -42,6 +42,7 @@ const NOT_SHOWN: &[&str] = &[
     "sync_processor_queue_and_flush_time_ms",
     "sync_processor_queue_size",
     "sync_processor_queue_time_ms",
+    "synced_observers", // of followers: those have observers behind them only as observer masters
     "watch_bytes",
     "write_final_proc_time_ms",
     "write_per_namespace",
@@ -194,6 +195,11 @@ fn what_happened_is_learned_by_looking() {
     assert_eq!(counters.leading_since_ms(), Some(2700));
     counters.look(&looking, 4000);
     assert_eq!(counters.leading_since_ms(), None);
+    // One between two looks is known by its round.
+    counters.look(&leading, 4100);
+    counters.look(&PeerStatus { round: 2, ..leading.clone() }, 4120);
+    assert_eq!((counters.looked(), counters.leading_since_ms()), (4, Some(4120)));
+    assert_eq!((sum_ms(&counters.election).0, sum_ms(&counters.leader_unavailable).0), (4, 3));
     // An election that was over before the first look counts too.
     let quick = QuorumCounters::default();
     quick.look(&standing(PeerState::Observing), 5);

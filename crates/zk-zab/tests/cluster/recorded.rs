@@ -1,0 +1,209 @@
+//! Against what an ensemble of Apache ZooKeeper 3.9.5 said (`zk-proto/testdata`).
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use zk_proto::quorum::{PacketType, QuorumPacket};
+use zk_proto::{Record, ServerId, Zxid};
+use zk_testkit::vectors;
+use zk_zab::{Action, Input, LinkId, Members};
+
+use crate::disk::Disk;
+use crate::rig::{Rig, words};
+
+/// The recorded packets, by the names that the file gives them.
+struct Recorded(BTreeMap<String, Bytes>);
+
+impl Recorded {
+    fn read() -> Self {
+        let path = format!("{}/../zk-proto/testdata/quorum.txt", env!("CARGO_MANIFEST_DIR"));
+        let vectors = vectors::read(path).into_iter();
+        Self(vectors.map(|vector| (vector.name, vector.bytes)).collect())
+    }
+
+    fn bytes(&self, name: &str) -> &Bytes {
+        self.0.get(name).unwrap_or_else(|| panic!("no {name:?} was recorded"))
+    }
+
+    fn from_leader(&self, name: &str) -> QuorumPacket {
+        let name = format!("{name}, leader to learner");
+        QuorumPacket::decode(self.bytes(&name)).unwrap()
+    }
+
+    fn from_learner(&self, name: &str) -> QuorumPacket {
+        let name = format!("{name}, learner to leader");
+        QuorumPacket::decode(self.bytes(&name)).unwrap()
+    }
+
+    /// The ensemble that was recorded.
+    fn members(&self) -> Members {
+        let text = self.from_leader("NEWLEADER").data.unwrap();
+        let text = String::from_utf8(text.to_vec()).unwrap();
+        let (text, version) = text.rsplit_once("version=").unwrap();
+        assert_eq!(version, "100000000");
+        Members {
+            voters: [1, 2, 3].map(ServerId).into(),
+            observers: [4].map(ServerId).into(),
+            text: text.to_owned(),
+            version: 0,
+        }
+    }
+}
+
+/// The one packet that is sent.
+fn sent(actions: &[Action]) -> QuorumPacket {
+    let packets: Vec<_> = actions
+        .iter()
+        .filter_map(|action| match action {
+            Action::Send { packet, .. } => Some(packet.clone()),
+            _ => None,
+        })
+        .collect();
+    let [packet] = packets.as_slice() else { panic!("{}", words(actions)) };
+    packet.clone()
+}
+
+fn all_sent(actions: &[Action]) -> Vec<QuorumPacket> {
+    let packet = |action: &Action| match action {
+        Action::Send { packet, .. } => Some(packet.clone()),
+        _ => None,
+    };
+    actions.iter().filter_map(packet).collect()
+}
+
+/// Connects a learner that has elected server 2.
+fn connect(rig: &mut Rig, voters: &[i64]) -> (LinkId, Vec<Action>) {
+    let mut actions = Vec::new();
+    for from in voters {
+        actions.extend(rig.vote(*from, 2, 3));
+    }
+    let link = actions.iter().find_map(|action| match action {
+        Action::Connect { link, .. } => Some(*link),
+        _ => None,
+    });
+    let link = link.expect("it dials");
+    let actions = rig.step(Input::LinkUp { link });
+    (link, actions)
+}
+
+#[test]
+fn a_follower_answers_an_apache_leader_as_an_apache_follower_does() {
+    let recorded = Recorded::read();
+    let mut rig = Rig::new(1, recorded.members(), Disk::default());
+    let (link, actions) = connect(&mut rig, &[2]);
+    assert_eq!(sent(&actions), recorded.from_learner("FOLLOWERINFO"));
+    let actions = rig.packet(link, recorded.from_leader("LEADERINFO"));
+    assert_eq!(sent(&actions), recorded.from_learner("ACKEPOCH"));
+    let actions = rig.packet(link, recorded.from_leader("DIFF"));
+    assert_eq!(words(&actions), "");
+    let actions = rig.packet(link, recorded.from_leader("NEWLEADER"));
+    assert_eq!(sent(&actions), recorded.from_learner("ACK"));
+    let actions = rig.packet(link, recorded.from_leader("UPTODATE"));
+    assert_eq!(sent(&actions), recorded.from_learner("ACK"));
+    assert_eq!(words(&actions), "1:ACK 0x100000000; serve");
+    let actions = rig.packet(link, recorded.from_leader("PING"));
+    assert_eq!(words(&actions), "pass 1:PING");
+
+    let proposal = recorded.from_leader("PROPOSAL createSession");
+    let actions = rig.packet(link, proposal.clone());
+    assert_eq!(words(&actions), "1:ACK 0x100000001");
+    let actions = rig.packet(link, recorded.from_leader("COMMIT"));
+    let txn = proposal.data.unwrap();
+    assert_eq!(actions, [Action::Deliver { zxid: Zxid(0x1_0000_0001), txn }]);
+    let actions = rig.packet(link, recorded.from_leader("PROPOSAL create"));
+    assert_eq!(words(&actions), "1:ACK 0x100000002");
+    assert_eq!(words(&rig.packet(link, recorded.from_leader("SYNC"))), "pass 1:SYNC");
+    assert_eq!(words(&rig.packet(link, recorded.from_leader("REVALIDATE"))), "pass 1:REVALIDATE");
+    // One is missing in the file between these two.
+    let actions = rig.packet(link, recorded.from_leader("PROPOSAL setData"));
+    assert!(words(&actions).starts_with("1:close; stop"), "{}", words(&actions));
+}
+
+#[test]
+fn an_observer_answers_an_apache_leader_as_an_apache_observer_does() {
+    let recorded = Recorded::read();
+    let mut rig = Rig::new(4, recorded.members(), Disk::default());
+    // An observer needs a quorum that says that it has a leader.
+    let mut actions = Vec::new();
+    for (from, state) in
+        [(1, zk_proto::quorum::PeerState::Following), (2, zk_proto::quorum::PeerState::Leading)]
+    {
+        let notification = zk_proto::quorum::Notification {
+            state,
+            leader: ServerId(2),
+            zxid: Zxid(0),
+            round: 1,
+            peer_epoch: 1,
+            version: 2,
+            config: Some(String::new()),
+        };
+        actions.extend(rig.step(Input::Notification { from: ServerId(from), notification }));
+    }
+    let link = LinkId(1);
+    assert_eq!(words(&actions), "connect 2");
+    let actions = rig.step(Input::LinkUp { link });
+    assert_eq!(sent(&actions), recorded.from_learner("OBSERVERINFO"));
+    let actions = rig.packet(link, recorded.from_leader("LEADERINFO"));
+    assert_eq!(sent(&actions), recorded.from_learner("ACKEPOCH"));
+    rig.packet(link, recorded.from_leader("DIFF"));
+    let actions = rig.packet(link, recorded.from_leader("NEWLEADER"));
+    assert_eq!(sent(&actions), recorded.from_learner("ACK"));
+    let actions = rig.packet(link, recorded.from_leader("UPTODATE"));
+    assert_eq!(words(&actions), "1:ACK 0x100000000; serve");
+    for (name, zxid) in [("INFORM createSession", 1), ("INFORM create", 2)] {
+        let inform = recorded.from_leader(name);
+        let actions = rig.packet(link, inform.clone());
+        let zxid = Zxid(0x1_0000_0000 + zxid);
+        assert_eq!(actions, [Action::Deliver { zxid, txn: inform.data.unwrap() }]);
+    }
+}
+
+#[test]
+fn an_apache_learner_hears_from_this_leader_what_it_heard_from_an_apache_leader() {
+    let recorded = Recorded::read();
+    let mut rig = Rig::elected(2, recorded.members(), Disk::default(), 1, 3);
+    let follower = rig.accept();
+    let actions = rig.packet(follower, recorded.from_learner("FOLLOWERINFO"));
+    assert_eq!(sent(&actions), recorded.from_leader("LEADERINFO"));
+    let actions = rig.packet(follower, recorded.from_learner("ACKEPOCH"));
+    let expected = [recorded.from_leader("DIFF"), recorded.from_leader("NEWLEADER")];
+    assert_eq!(all_sent(&actions), expected);
+    let actions = rig.packet(follower, recorded.from_learner("ACK"));
+    assert_eq!(words(&actions), "serve; 1:UPTODATE 0xffffffffffffffff");
+    assert_eq!(sent(&actions), recorded.from_leader("UPTODATE"));
+    // Of UPTODATE.
+    assert_eq!(words(&rig.packet(follower, recorded.from_learner("ACK"))), "");
+
+    let observer = rig.accept();
+    let actions = rig.packet(observer, recorded.from_learner("OBSERVERINFO"));
+    assert_eq!(sent(&actions), recorded.from_leader("LEADERINFO"));
+    let actions = rig.packet(observer, recorded.from_learner("ACKEPOCH"));
+    assert_eq!(all_sent(&actions)[1], recorded.from_leader("NEWLEADER"));
+    let actions = rig.packet(observer, recorded.from_learner("ACK"));
+    assert_eq!(sent(&actions), recorded.from_leader("UPTODATE"));
+    rig.packet(observer, recorded.from_learner("ACK"));
+
+    let actions = rig.wait(60);
+    assert_eq!(all_sent(&actions), [recorded.from_leader("PING"), recorded.from_leader("PING")]);
+    assert_eq!(words(&rig.packet(follower, recorded.from_learner("PING"))), "pass 1:PING");
+
+    for request in ["REQUEST create", "REVALIDATE", "REQUEST sync"] {
+        let packet = recorded.from_learner(request);
+        let actions = rig.packet(follower, packet.clone());
+        assert_eq!(actions, [Action::Pass { link: follower, packet }]);
+    }
+    for (name, zxid) in [("createSession", 0x1_0000_0001), ("create", 0x1_0000_0002)] {
+        let proposal = recorded.from_leader(&format!("PROPOSAL {name}"));
+        let zxid = Zxid(zxid);
+        let txn = proposal.data.clone().unwrap();
+        let actions = rig.step(Input::Propose { zxid, txn });
+        assert_eq!(sent(&actions), proposal);
+        let ack =
+            QuorumPacket { packet_type: PacketType::ACK, zxid, ..recorded.from_learner("ACK") };
+        let actions = rig.packet(follower, ack);
+        let inform = recorded.from_leader(&format!("INFORM {name}"));
+        let commit = QuorumPacket { zxid, ..recorded.from_leader("COMMIT") };
+        assert_eq!(all_sent(&actions), [commit, inform]);
+        assert!(words(&actions).ends_with(&format!("deliver {zxid}")), "{}", words(&actions));
+    }
+}
