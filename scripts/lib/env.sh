@@ -14,7 +14,7 @@ export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/pad
 export CARGO_TERM_COLOR="${CARGO_TERM_COLOR:-auto}"
 
 PURE=()
-for package in zk-jute zk-proto zk-tree zk-session zk-zab zk-processor zk-config zk-testkit; do
+for package in zk-jute zk-proto zk-tree zk-session zk-zab zk-processor zk-config zk-testkit zk-sim; do
   [[ -f "$ROOT/crates/$package/Cargo.toml" ]] && PURE+=(-p "$package")
 done
 

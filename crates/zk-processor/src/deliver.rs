@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use zk_proto::acl::Perms;
-use zk_proto::txn::{LoggedTxn, Txn};
+use zk_proto::txn::{ErrorTxn, LoggedTxn, Txn};
 use zk_proto::watch::EventType;
-use zk_proto::SessionId;
+use zk_proto::{ErrorCode, SessionId};
 use zk_tree::{DIGEST_VERSION, Database, Outcome, WatchEvent};
+use zk_zab::bugs::{Bug, seeded};
 
 use crate::client::{Client, Phase};
 use crate::exchange::Exchange;
@@ -207,6 +208,17 @@ impl Node {
         now: Now,
         tally: &mut Tally,
     ) {
+        let missed;
+        let txn = if seeded(Bug::StaleEphemeral)
+            && matches!(writer.role, Role::Idle)
+            && matches!(txn.txn, Txn::CloseSession(_))
+        {
+            let txn_of_nothing = Txn::Error(ErrorTxn { err: ErrorCode::OK });
+            missed = LoggedTxn { header: txn.header, txn: txn_of_nothing, digest: None };
+            &missed
+        } else {
+            txn
+        };
         let clients = &writer.clients;
         let outcome = db.apply(txn, &mut |watcher, event| {
             if let Some(client) = clients.get(&watcher) {

@@ -1,7 +1,5 @@
 //! What a leader does for its learners: it prepares what they forward, and keeps their sessions.
 
-use std::collections::VecDeque;
-
 use zk_proto::acl::Id;
 use zk_proto::quorum::{
     ForwardedRequest, PacketType, QuorumPacket, SessionTimeout, SessionValid,
@@ -67,7 +65,7 @@ impl Leading {
         if self.last_txn <= committed {
             actions(Action::Send { link, packet: sync_packet() });
         } else {
-            let syncs = self.syncs.entry(link).or_insert_with(VecDeque::new);
+            let syncs = self.syncs.entry(link).or_default();
             syncs.push_back(self.last_txn);
         }
     }
@@ -78,7 +76,7 @@ impl Node {
     ///
     /// # Errors
     /// It cannot be read.
-    pub(crate) fn from_learner(
+    pub(crate) fn on_learner_packet(
         &self,
         writer: &mut Writer,
         link: LinkId,

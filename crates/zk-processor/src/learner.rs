@@ -4,9 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use zk_proto::acl::Id;
-use zk_proto::quorum::{
-    ForwardedRequest, PacketType, QuorumPacket, SessionTimeout, SessionValid,
-};
+use zk_proto::quorum::{ForwardedRequest, PacketType, QuorumPacket, SessionTimeout, SessionValid};
 use zk_proto::{OpCode, Record, SessionId, Xid, Zxid};
 
 use crate::client::Client;
@@ -86,7 +84,7 @@ impl Node {
     ///
     /// # Errors
     /// It cannot be read.
-    pub(crate) fn from_leader(
+    pub(crate) fn on_leader_packet(
         &self,
         writer: &mut Writer,
         packet: QuorumPacket,

@@ -1,18 +1,35 @@
 //! The request processors: what every client operation means.
 //!
 //! A [`Node`] is one server without its sockets, disk and clock. Frames of clients go in through
-//! [`Node::on_frames`], completions of writes through [`Node::on_persisted`], time through
-//! [`Node::on_tick`]; out come writes for the log ([`Action`]) and frames in the clients' outboxes
-//! ([`Outbox`]).
+//! [`Node::on_frames`], packets of other servers through [`Node::on_packets`], completions of writes
+//! through [`Node::on_persisted`], time through [`Node::on_tick`]; out come writes for the log and
+//! packets for other servers ([`Action`]) and frames in the clients' outboxes ([`Outbox`]).
 //!
 //! A write is *prepared* (checked against the tree and the changes that are on their way, made into a
 //! transaction that cannot fail any more), *proposed*, persisted, *delivered* and *applied*. A read is
 //! answered at once from the tree, unless its session has a write on its way: then it waits for that.
 //!
+//! # Roles
+//!
+//! A server on its own and a leader prepare and propose. A leader does so for its learners' clients,
+//! too: a forwarded write becomes a transaction, or an error transaction, whatever is wrong with it,
+//! because the learner waits for that. It alone knows when a session was last heard of, and through whom
+//! its requests come: a write that comes through somebody else fails with `SESSION_MOVED`, and the
+//! connection that it came from is closed without an answer.
+//!
+//! A follower or observer answers reads, forwards everything else, and finds the client of a
+//! transaction by its order: the leader keeps the order of a link, so the oldest write that was
+//! forwarded is answered by the next transaction with its session and number. `SYNC` packets carry no
+//! number at all: the leader sends each right behind the commit that it waits for, and a learner takes a
+//! sync for answered when a write that it forwarded later comes back.
+//!
+//! When the quorum is lost every client is closed, and what it waited for with it. The tree stays.
+//!
 //! # Invariants
 //!
 //! - T1: a session's requests are answered in the order sent; a read waits for its session's earlier
-//!   writes ([`client`]), also for those of an earlier connection: the connect response waits for them.
+//!   writes ([`client`]), also for those of an earlier connection, at whatever server: the connect
+//!   response waits for them. (Behind one of upstream's leaders: for those of this server.)
 //! - T2: writes take effect in zxid order, and a multi is seen whole or not at all: one batch is
 //!   applied under the tree's write lock.
 //! - T3: a read that sets a watch and the registration are one step under the tree's read lock.
@@ -22,6 +39,7 @@
 //! - Locks are taken in the order reaper, writer, tree, client, outbox, watch table, and never held
 //!   while waiting for anything else.
 //! - What is prepared can be applied: nothing that reached the log can stop a server.
+//! - What the peer asks for is done in its order, and nothing is decided about the quorum here.
 
 mod auth;
 pub mod client;

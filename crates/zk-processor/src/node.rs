@@ -13,9 +13,7 @@ use zk_proto::txn::LoggedTxn;
 use zk_proto::{ServerId, SessionId, Zxid};
 use zk_session::SessionTracker;
 use zk_tree::{Checkpoint, Database, WatcherId};
-use zk_zab::{
-    Durable, History, LinkId, NoHistory, Peer, PeerConfig, PeerStatus, Token, Write,
-};
+use zk_zab::{Durable, History, LinkId, NoHistory, Peer, PeerConfig, PeerStatus, Token, Write};
 
 use crate::client::{Client, Outbox, Phase};
 use crate::outstanding::OutstandingChanges;
@@ -400,9 +398,11 @@ impl Node {
         self.writer().sessions.by_expiry()
     }
 
-    /// Refuses writes that make the log grow, or accepts them again: the shell watches the disk.
+    /// Refuses writes that make the log grow, or accepts them again: the shell watches the disk. A
+    /// leader that refuses them leaves its place to a follower.
     pub fn accept_writes(&self, accept: bool) {
         self.accepts_writes.store(accept, Ordering::Relaxed);
+        self.writer().peer.set_reluctant(!accept);
     }
 
     /// Begins to take down what changed since the last checkpoint, as of this moment. `None` while a

@@ -246,11 +246,11 @@ impl Node {
         actions: &mut dyn FnMut(Action),
     ) {
         let result = match &writer.role {
-            Role::Leader(_) => self.from_learner(writer, link, packet, now, actions),
+            Role::Leader(_) => self.on_learner_packet(writer, link, packet, now, actions),
             Role::Learner(learning) if learning.link == link => {
                 // What was committed before it is seen before it.
                 self.apply_due(writer, now, actions);
-                self.from_leader(writer, packet, actions)
+                self.on_leader_packet(writer, packet, actions)
             }
             // Of a link that is not in use any more.
             Role::Learner(_) | Role::Idle => Ok(()),
@@ -296,9 +296,8 @@ impl Node {
     fn serve_as(&self, writer: &mut Writer, role: ServingRole, now: Now) {
         debug_assert!(matches!(writer.role, Role::Idle), "a role ends before the next begins");
         // A snapshot that was not needed.
-        let (kept, spare): (Vec<_>, _) = std::mem::take(&mut writer.staged)
-            .into_iter()
-            .partition(|staged| staged.installing);
+        let (kept, spare): (Vec<_>, _) =
+            std::mem::take(&mut writer.staged).into_iter().partition(|staged| staged.installing);
         writer.staged = kept;
         writer.retired.extend(spare.into_iter().map(|staged: Staged| staged.db));
         writer.epoch_start = Zxid::new(writer.peer.status().current_epoch, 0);

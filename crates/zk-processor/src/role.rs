@@ -63,11 +63,23 @@ pub(crate) struct Learning {
 #[derive(Debug)]
 pub(crate) enum Forwarded {
     /// It comes back as a transaction.
-    Write { session: SessionId, xid: Xid, op: OpCode, origin: Arc<Client> },
-    Sync { path: Option<String>, origin: Arc<Client> },
+    Write {
+        session: SessionId,
+        xid: Xid,
+        op: OpCode,
+        origin: Arc<Client>,
+    },
+    Sync {
+        path: Option<String>,
+        origin: Arc<Client>,
+    },
     /// Nothing to come back, but in this order, and not before `after` is applied: a client that has
     /// come back to its session must see what its last connection asked for.
-    Reattach { id: SessionId, origin: Arc<Client>, after: Zxid },
+    Reattach {
+        id: SessionId,
+        origin: Arc<Client>,
+        after: Zxid,
+    },
 }
 
 impl Learning {

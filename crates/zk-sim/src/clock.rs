@@ -92,9 +92,6 @@ impl Clocks {
     /// What they show.
     #[must_use]
     pub fn now(self, now_us: i64) -> Now {
-        Now {
-            mono_us: self.mono_offset_us + now_us,
-            wall_ms: self.wall_offset_ms + now_us / 1000,
-        }
+        Now { mono_us: self.mono_offset_us + now_us, wall_ms: self.wall_offset_ms + now_us / 1000 }
     }
 }

@@ -9,6 +9,7 @@ use zk_proto::data::StatPersisted;
 use zk_proto::snapshot::{SnapshotAcls, SnapshotDecoder, SnapshotEncoder, SnapshotItem};
 use zk_proto::{Epoch, SessionId, Zxid};
 use zk_tree::{CheckpointItem, Database, TreeConfig};
+use zk_zab::bugs::{Bug, seeded};
 use zk_zab::{Durable, History, Token, Write};
 
 /// A stored znode.
@@ -205,8 +206,8 @@ struct Queued {
 /// What made a difference, of what a sync brought to the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Landed {
-    /// A transaction.
-    Append(Zxid),
+    /// A transaction, and behind what the log has it.
+    Append(Zxid, Zxid),
     /// A promise.
     AcceptedEpoch(Epoch),
     /// A history.
@@ -240,6 +241,8 @@ pub struct Disk {
     /// See [`Durable::initialized`].
     pub initialized: bool,
     staging: Option<Staging>,
+    /// [`Bug::OutlivingWrites`]: what an earlier role asked for.
+    late: Vec<Queued>,
     queue: VecDeque<Queued>,
     /// So many of the queue are being synced.
     in_flight: usize,
@@ -253,6 +256,8 @@ pub struct Disk {
     pub fails: bool,
     /// Nothing can be appended.
     pub full: bool,
+    /// Little room is left: what is appended has its own, as in a file that was allocated before.
+    pub low: bool,
     /// Since when the oldest write waits, in µs.
     pub waiting_since_us: Option<i64>,
 }
@@ -268,6 +273,7 @@ impl Disk {
             image: Arc::new(Image::initial(TreeConfig::default())),
             initialized,
             staging: None,
+            late: Vec::new(),
             queue: VecDeque::new(),
             in_flight: 0,
             end: Zxid::ZERO,
@@ -275,6 +281,7 @@ impl Disk {
             overdue: false,
             fails: false,
             full: false,
+            low: false,
             waiting_since_us: None,
         }
     }
@@ -321,6 +328,14 @@ impl Disk {
             Write::InstallSnapshot { zxid, .. } => self.end = *zxid,
             Write::AcceptedEpoch(_) | Write::CurrentEpoch(_) => {}
         }
+        if seeded(Bug::OutlivingWrites) && matches!(write, Write::AcceptedEpoch(_)) {
+            let waiting = self.queue.split_off(self.in_flight);
+            let (late, rest): (Vec<_>, Vec<_>) = waiting
+                .into_iter()
+                .partition(|queued| matches!(queued.write, Write::Append { .. }));
+            self.late.extend(late);
+            self.queue.extend(rest);
+        }
         self.waiting_since_us.get_or_insert(now_us);
         self.queue.push_back(Queued { token, write, staged });
     }
@@ -354,7 +369,14 @@ impl Disk {
         for _ in 0..std::mem::take(&mut self.in_flight) {
             if let Some(queued) = self.queue.pop_front() {
                 last = Some(queued.token);
+                let newer = matches!(queued.write, Write::Append { .. })
+                    && self.late.last().is_some_and(|late| late.token < queued.token);
                 self.land(queued, landed);
+                if newer {
+                    for late in std::mem::take(&mut self.late) {
+                        self.land(late, landed);
+                    }
+                }
             }
         }
         self.waiting_since_us = (!self.queue.is_empty()).then_some(now_us);
@@ -369,19 +391,27 @@ impl Disk {
                     staging.entries.push_back((zxid, txn));
                 } else {
                     self.log.lock().entries.push_back((zxid, txn));
-                    landed.push(Landed::Append(zxid));
+                    landed.push(Landed::Append(zxid, before));
                 }
             }
             Write::AcceptedEpoch(epoch) => {
                 self.accepted_epoch = epoch;
+                if seeded(Bug::SnapshotInMemory) {
+                    self.staging = None;
+                }
                 landed.push(Landed::AcceptedEpoch(epoch));
             }
             Write::CurrentEpoch(epoch) => {
                 if let Some(Staging { image, entries }) = self.staging.take() {
                     let mut log = self.log.lock();
-                    log.begins = image.zxid;
+                    let kept = log.above(image.zxid);
+                    let gap = seeded(Bug::GapInLog).then(|| log.entries.drain(..kept).collect());
+                    if gap.is_none() {
+                        log.begins = image.zxid;
+                    }
                     log.snapshot_bytes = image.znodes.len() as u64 * 100;
-                    log.entries = entries;
+                    log.entries = gap.unwrap_or_default();
+                    log.entries.extend(entries);
                     landed.push(Landed::Install(image.zxid, log.last(), before));
                     drop(log);
                     self.image = image;
@@ -395,13 +425,25 @@ impl Disk {
                     staging.entries.truncate(keep);
                 } else {
                     let mut log = self.log.lock();
-                    let keep = log.above(zxid);
+                    let keep = if seeded(Bug::TruncateTooFar) {
+                        log.above(zxid).saturating_sub(1)
+                    } else if seeded(Bug::FailedTruncate) && self.low {
+                        log.entries.len()
+                    } else {
+                        log.above(zxid)
+                    };
                     log.entries.truncate(keep);
-                    landed.push(Landed::Truncate(zxid, before));
+                    let end = log.last().max(self.image.zxid);
+                    drop(log);
+                    landed.push(Landed::Truncate(end, before));
                 }
             }
             Write::InstallSnapshot { .. } => {
                 let image = queued.staged.expect("what is installed was staged");
+                if seeded(Bug::HalfSnapshot) {
+                    self.log.lock().entries.clear();
+                    landed.push(Landed::Truncate(self.image.zxid, before));
+                }
                 self.staging = Some(Staging { image, entries: VecDeque::new() });
             }
         }
@@ -422,6 +464,7 @@ impl Disk {
             }
         }
         self.queue.clear();
+        self.late.clear();
         self.staging = None;
         self.in_flight = 0;
         self.overdue = false;

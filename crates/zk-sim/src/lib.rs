@@ -8,6 +8,13 @@
 //!
 //! The same seed gives the same run, on every machine: a failure is a number. Situations that matter
 //! are counted ([`markers`]), so that a simulator that has stopped to meet them is noticed.
+//!
+//! # Invariants
+//!
+//! - No clock, no thread, no random source but the seed, and no order that differs from run to run: the
+//!   same seed twice has the same trace, which is tried with some of the seeds of every run.
+//! - Nothing that the production code decides is decided here.
+//! - What clients cannot know is never assumed: a write without a reply may have happened or not.
 
 pub mod bugs;
 pub mod check;
@@ -18,6 +25,7 @@ pub mod markers;
 mod nemesis;
 pub mod network;
 pub mod runner;
+pub mod scenario;
 pub mod swarm;
 pub mod trace;
 mod workload;

@@ -121,8 +121,6 @@ markers! {
     SequentialCreated = "a sequential znode was created";
     /// C7.
     SyncOnLearner = "a sync was answered by a learner";
-    /// The known gap.
-    SyncByDeposedLeader = "a sync was answered in the realm of a deposed leader";
     /// From the past.
     StaleRead = "a read showed less than what was committed";
     /// It was done.

@@ -89,6 +89,7 @@ impl Ensemble {
             Fault::ClockJump => {
                 let jump = self.within(120_000) - 60_000;
                 let jump = if self.rng.chance(50) { jump } else { jump / 60 };
+                self.note_wall_clock(victim);
                 self.members[victim].clocks.wall_offset_ms += jump;
                 self.met(Marker::ClockJumped);
             }
@@ -139,9 +140,8 @@ impl Ensemble {
             .collect();
         let leader = self.members.iter().position(|member| member.state == PeerState::Leading);
         if let Some(leader) = leader {
-            let with = (0..count).filter(|member| {
-                self.members[*member].voter && side[*member] == side[leader]
-            });
+            let with = (0..count)
+                .filter(|member| self.members[*member].voter && side[*member] == side[leader]);
             if with.count() * 2 <= self.scenario.voters {
                 self.met(Marker::LeaderCutOff);
             }
@@ -172,8 +172,8 @@ impl Ensemble {
             return;
         }
         it.paused = true;
-        it.led_when_paused = (it.state == PeerState::Leading && it.serving)
-            .then_some(it.disk.current_epoch);
+        it.led_when_paused =
+            (it.state == PeerState::Leading && it.serving).then_some(it.disk.current_epoch);
         let life = it.life;
         let duration = self.duration();
         self.queue.push(duration, Event::Mend(Mend::Resume(victim, life)));
@@ -189,9 +189,11 @@ impl Ensemble {
         if led.is_some_and(|epoch| self.checks.leadership.newest() > epoch) {
             self.met(Marker::PausedLeaderDeposed);
         }
-        if self.rng.chance(50) {
-            // Timers are looked at first.
-            stash.sort_by_key(|event| !matches!(event, Event::Tick(..)));
+        // What a process looks at first is up to its scheduler: timers, or its clients, or what came first.
+        match self.rng.below(4) {
+            0 => stash.sort_by_key(|event| !matches!(event, Event::Tick(..))),
+            1 => stash.sort_by_key(|event| !matches!(event, Event::ToServer(..))),
+            _ => {} // in order
         }
         for event in stash {
             self.queue.push(0, event);
@@ -225,6 +227,7 @@ impl Ensemble {
         let Some(node) = &self.members[victim].node else { return };
         // The guard sees it coming, or it does not.
         node.accept_writes(false);
+        self.members[victim].disk.low = true;
         self.met(Marker::WritesRefused);
         if self.rng.chance(30) {
             self.members[victim].disk.full = true;
@@ -235,6 +238,7 @@ impl Ensemble {
 
     fn room(&mut self, member: usize) {
         self.members[member].disk.full = false;
+        self.members[member].disk.low = false;
         if let Some(node) = &self.members[member].node {
             node.accept_writes(true);
         } else if !self.members[member].restart_pending {
@@ -313,6 +317,7 @@ impl Ensemble {
         for member in 0..self.members.len() {
             self.members[member].slow = 1;
             self.members[member].disk.full = false;
+            self.members[member].disk.low = false;
             self.members[member].disk.fails = false;
             self.resume(member);
             self.unwedge(member);
@@ -328,3 +333,16 @@ impl Ensemble {
     }
 }
 
+/// Faults for scripts.
+impl Ensemble {
+    /// A member is cut off from all others, or no longer.
+    pub(crate) fn cut_off(&mut self, member: usize, cut: bool) {
+        for other in 0..self.members.len() {
+            self.network.set_cut(member, other, cut);
+            self.network.set_cut(other, member, cut);
+        }
+        if !cut {
+            self.ways_opened();
+        }
+    }
+}

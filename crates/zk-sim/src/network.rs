@@ -50,6 +50,11 @@ impl<T> Pipe<T> {
         self.items.clear();
     }
 
+    /// What is under way.
+    pub fn iter(&self) -> impl Iterator<Item = &T> {
+        self.items.iter().map(|(_, item)| item)
+    }
+
     /// The last so many of what is under way are lost.
     pub fn drop_last(&mut self, count: usize) {
         self.items.truncate(self.items.len().saturating_sub(count));
@@ -105,6 +110,8 @@ pub struct Link {
     pub sync: Option<(PacketType, u32)>,
     /// Whether the leader has sent `UPTODATE`.
     pub up_to_date: bool,
+    /// Whether the learner has acknowledged `NEWLEADER`.
+    pub acked: bool,
     /// Nothing more is sent.
     pub broken: bool,
 }

@@ -121,7 +121,12 @@ impl Client {
     /// What it waits for.
     pub(crate) fn waits_for(&self) -> Option<String> {
         self.outstanding.front().map(|asked| {
-            format!("{:?} of {:?}: {:?}", asked.xid, self.session.as_ref().map(|(id, _)| *id), asked.request)
+            format!(
+                "{:?} of {:?}: {:?}",
+                asked.xid,
+                self.session.as_ref().map(|(id, _)| *id),
+                asked.request
+            )
         })
     }
 }
@@ -377,10 +382,9 @@ impl Ensemble {
             }
             25..31 => {
                 let path = format!("{}/s-", self.draw_parent());
-                let mode = *self.rng.pick(&[
-                    CreateMode::PersistentSequential,
-                    CreateMode::EphemeralSequential,
-                ]);
+                let mode = *self
+                    .rng
+                    .pick(&[CreateMode::PersistentSequential, CreateMode::EphemeralSequential]);
                 create(&path, mode, b"s")
             }
             31..47 => {
@@ -398,12 +402,20 @@ impl Ensemble {
             64..76 => Request::GetData(GetDataRequest { path: self.draw_path(), watch }),
             76..82 => Request::Exists(ExistsRequest { path: self.draw_path(), watch }),
             82..86 => Request::GetChildren(GetChildrenRequest { path: self.draw_parent(), watch }),
-            86..90 => Request::GetChildren2(GetChildren2Request { path: self.draw_parent(), watch }),
+            86..90 => {
+                Request::GetChildren2(GetChildren2Request { path: self.draw_parent(), watch })
+            }
             90..94 => {
                 let parent = self.draw_parent();
                 Request::MultiRead(MultiRequest::Read(vec![
-                    MultiReadOp::GetData(GetDataRequest { path: format!("{parent}/x"), watch: false }),
-                    MultiReadOp::GetData(GetDataRequest { path: format!("{parent}/y"), watch: false }),
+                    MultiReadOp::GetData(GetDataRequest {
+                        path: format!("{parent}/x"),
+                        watch: false,
+                    }),
+                    MultiReadOp::GetData(GetDataRequest {
+                        path: format!("{parent}/y"),
+                        watch: false,
+                    }),
                     MultiReadOp::GetChildren(GetChildrenRequest { path: parent, watch: false }),
                 ]))
             }
@@ -473,7 +485,9 @@ impl Ensemble {
                 Ok(())
             }
             (Frame::Bytes(bytes), Phase::Greeting) => self.client_is_greeted(client, &bytes),
-            (Frame::Bytes(bytes), Phase::Open) => self.client_is_answered(client, connection, &bytes),
+            (Frame::Bytes(bytes), Phase::Open) => {
+                self.client_is_answered(client, connection, &bytes)
+            }
             (Frame::Bytes(_), Phase::Away) => Ok(()),
         };
         self.demand(result);
@@ -483,7 +497,12 @@ impl Ensemble {
         let Ok(response) = ConnectResponse::decode(frame) else {
             return fail("C3 a reply can be read", "no connect response");
         };
-        self.say(|| format!("c{client} is greeted: session {}, {} ms", response.session_id, response.timeout_ms));
+        self.say(|| {
+            format!(
+                "c{client} is greeted: session {}, {} ms",
+                response.session_id, response.timeout_ms
+            )
+        });
         let it = &mut self.clients[client];
         let asked = it.session.as_ref().map_or(SessionId(0), |(id, _)| *id);
         session::a_session_is_given_to_its_owner(
@@ -581,7 +600,10 @@ impl Ensemble {
             if header.xid == Xid::PING {
                 return Ok(());
             }
-            return fail("C2 replies come in order", format!("client {client}: {header:?} to nothing"));
+            return fail(
+                "C2 replies come in order",
+                format!("client {client}: {header:?} to nothing"),
+            );
         };
         if asked.xid != header.xid {
             return fail(
@@ -589,7 +611,9 @@ impl Ensemble {
                 format!("client {client}: a reply to {:?}, and {:?} is due", header.xid, asked.xid),
             );
         }
-        self.say(|| format!("c{client} is answered {}: {} at {}", header.xid.0, header.err, header.zxid));
+        self.say(|| {
+            format!("c{client} is answered {}: {} at {}", header.xid.0, header.err, header.zxid)
+        });
         if let Some((watches, relative)) = asked.again {
             let came = std::mem::take(&mut self.clients[client].caught_up);
             if !came.is_empty() {
@@ -634,18 +658,17 @@ impl Ensemble {
             Request::Exists(request) if request.watch => {
                 watch(if ok { Kind::Data } else { Kind::Exist }, &request.path);
             }
-            Request::GetChildren(request) if ok && request.watch => watch(Kind::Child, &request.path),
-            Request::GetChildren2(request) if ok && request.watch => watch(Kind::Child, &request.path),
+            Request::GetChildren(request) if ok && request.watch => {
+                watch(Kind::Child, &request.path)
+            }
+            Request::GetChildren2(request) if ok && request.watch => {
+                watch(Kind::Child, &request.path)
+            }
             Request::AddWatch(request) if ok => {
                 let kind = if request.mode == 0 { Kind::Persistent } else { Kind::Recursive };
                 watch(kind, &request.path);
             }
-            Request::Sync(_) if learner => {
-                self.markers.met(Marker::SyncOnLearner);
-                if zxid < asked.floor {
-                    self.markers.met(Marker::SyncByDeposedLeader);
-                }
-            }
+            Request::Sync(_) if learner => self.markers.met(Marker::SyncOnLearner),
             Request::Create(request) if ok => {
                 if CreateMode::from_flag(request.flags).is_some_and(CreateMode::is_sequential) {
                     self.markers.met(Marker::SequentialCreated);
@@ -684,7 +707,8 @@ impl Ensemble {
             EventType::NodeDataChanged,
             EventType::NodeChildrenChanged,
         ];
-        let Some(event_type) = types.into_iter().find(|known| known.code() == event.event_type) else {
+        let Some(event_type) = types.into_iter().find(|known| known.code() == event.event_type)
+        else {
             return fail("W2 an event is of a known kind", format!("{event:?}"));
         };
         self.say(|| format!("c{client} hears of {event_type:?} {} at {}", event.path, header.zxid));
@@ -694,7 +718,11 @@ impl Ensemble {
             return Ok(());
         }
         let leads = self.members[member].state == PeerState::Leading;
-        self.markers.met(if leads { Marker::WatchFiredOnLeader } else { Marker::WatchFiredOnLearner });
+        self.markers.met(if leads {
+            Marker::WatchFiredOnLeader
+        } else {
+            Marker::WatchFiredOnLearner
+        });
         let event = WatchEvent { zxid: header.zxid, event_type, path: event.path.as_str().into() };
         if it.watches.all().any(|(kind, _)| matches!(kind, Kind::Persistent | Kind::Recursive)) {
             self.markers.met(Marker::PersistentWatchFired);

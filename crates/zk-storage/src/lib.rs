@@ -7,7 +7,8 @@
 //! order they are the tree before the last stop or crash.
 //!
 //! A snapshot from a leader replaces both: it is staged beside the state ([`State::stage`]), the log
-//! says that it counts from here on ([`Write::InstallSnapshot`]), and then it is the state
+//! says that it counts from here on ([`Write::InstallSnapshot`], in one batch with the transactions
+//! behind it and the epoch that they are the history of), and then it is the state
 //! ([`State::install`]).
 //!
 //! Everything here blocks; threads are the caller's. A server has one that owns the [`Log`], and one

@@ -1,5 +1,5 @@
 //! What tests share: a seeded random source, a loop for properties, golden files, files of recorded
-//! packets, and a client that speaks bytes.
+//! packets, a client that speaks bytes, and a checker of what many clients recorded.
 //!
 //! Tests use it as a development dependency; nothing that ships depends on it, but for the simulator,
 //! which is a test itself. The repository's own rules are checked in `tests/tidy.rs`.

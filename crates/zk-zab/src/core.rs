@@ -68,6 +68,8 @@ pub(crate) struct Core {
     /// Its log is not known to be whole: it never had the whole history of a leader, and nobody said
     /// that it is new.
     pub(crate) incomplete: bool,
+    /// It should not lead if somebody else can: its disk is nearly full.
+    pub(crate) reluctant: bool,
     pub(crate) tail: LogTail,
     /// The log is on disk up to here.
     persisted: Zxid,
@@ -102,6 +104,7 @@ impl Core {
                 && (empty || durable.accepted_epoch > Epoch(0)),
             tail: LogTail::new(durable.applied, durable.tail, keep),
             persisted: last_logged,
+            reluctant: false,
             installing: None,
             pending: VecDeque::new(),
             next_token: Token(1),
@@ -157,7 +160,7 @@ impl Core {
         self.actions.push_back(Action::Close { link });
     }
 
-    fn persist(&mut self, write: Write, done: Done) {
+    pub(crate) fn persist(&mut self, write: Write, done: Done) {
         let token = self.next_token;
         self.next_token = Token(token.0 + 1);
         let large = matches!(write, Write::InstallSnapshot { .. })
@@ -229,6 +232,11 @@ impl Core {
         }
         self.installing = Some(Install { link, zxid, on_disk: false, logged: zxid });
         self.persist(Write::InstallSnapshot { link, zxid }, Done::Installed);
+    }
+
+    /// Whether a snapshot took the place of everything in memory, and not yet on disk.
+    pub(crate) fn is_installing(&self) -> bool {
+        self.installing.is_some()
     }
 
     pub(crate) fn accept_epoch(&mut self, epoch: Epoch) {

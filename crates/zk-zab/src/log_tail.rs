@@ -104,6 +104,17 @@ impl LogTail {
         }
     }
 
+    /// Of what is delivered, forgets what lies between these two: a hole.
+    pub(crate) fn punch_hole(&mut self, after: Zxid, before: Zxid) {
+        let end = self.index_behind(Zxid(before.0 - 1)).min(self.delivered);
+        let range = self.index_behind(after)..end;
+        if !range.is_empty() {
+            self.delivered -= range.len();
+            self.committed -= range.len();
+            self.entries.drain(range);
+        }
+    }
+
     /// Forgets everything behind `zxid`.
     ///
     /// # Panics
@@ -183,7 +194,10 @@ mod tests {
         tail.push(Zxid(8), Bytes::new());
         assert!(!tail.has(Zxid(7)));
         tail.reset(Zxid(20));
-        assert_eq!((tail.last(), tail.delivered(), tail.committed()), (Zxid(20), Zxid(20), Zxid(20)));
+        assert_eq!(
+            (tail.last(), tail.delivered(), tail.committed()),
+            (Zxid(20), Zxid(20), Zxid(20))
+        );
     }
 
     #[test]

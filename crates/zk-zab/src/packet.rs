@@ -84,12 +84,21 @@ mod tests {
                 "000000100000000000000000000000140000000000000004000100000000000000000000ffffffff",
             ),
             (ack_epoch(Zxid(0), 0), "0000001200000000000000000000000400000000ffffffff"),
-            (bare(PacketType::ACK, epoch_zxid(Epoch(1))), "000000030000000100000000ffffffffffffffff"),
+            (
+                bare(PacketType::ACK, epoch_zxid(Epoch(1))),
+                "000000030000000100000000ffffffffffffffff",
+            ),
             (leader_info(Epoch(1)), "0000001100000001000000000000000400010000ffffffff"),
             (bare(PacketType::DIFF, Zxid(0)), "0000000d0000000000000000ffffffffffffffff"),
             (up_to_date(), "0000000cffffffffffffffffffffffffffffffff"),
-            (bare(PacketType::PING, epoch_zxid(Epoch(1))), "000000050000000100000000ffffffffffffffff"),
-            (bare(PacketType::TRUNC, Zxid(0x1_0000_000b)), "0000000e000000010000000bffffffffffffffff"),
+            (
+                bare(PacketType::PING, epoch_zxid(Epoch(1))),
+                "000000050000000100000000ffffffffffffffff",
+            ),
+            (
+                bare(PacketType::TRUNC, Zxid(0x1_0000_000b)),
+                "0000000e000000010000000bffffffffffffffff",
+            ),
             (new_leader(Epoch(1), "x"), "0000000a00000001000000000000000178ffffffff"),
             (
                 txn(PacketType::INFORM, Zxid(0x1_0000_0001), &Bytes::from_static(b"t")),

@@ -2,6 +2,7 @@ use tracing::{error, info, warn};
 use zk_proto::quorum::{Notification, PeerState};
 use zk_proto::{ServerId, Zxid};
 
+use crate::bugs::{Bug, seeded};
 use crate::core::{Core, Done, Exit};
 use crate::election::{Election, Standing, Vote};
 use crate::leader::Leader;
@@ -182,6 +183,7 @@ impl Peer {
 
     fn on_persisted(&mut self, token: Token, history: &dyn History) -> Result<(), Exit> {
         let core = &mut self.core;
+        let was_incomplete = core.incomplete;
         let mut result = Ok(());
         while let Some(pending) = core.poll_done(token) {
             // What an earlier role asked for is on disk, and no more than that: it is no answer to
@@ -203,7 +205,7 @@ impl Peer {
                     result = leader.on_epoch_accepted(core, history);
                 }
                 (Role::Leading(leader), Done::CurrentEpoch(_)) => {
-                    result = leader.on_epoch_current(core);
+                    result = leader.on_epoch_current(core, history);
                 }
                 // A leader looks at the whole of its log below.
                 (Role::Leading(_), Done::Logged(_))
@@ -218,6 +220,10 @@ impl Peer {
                 learner.release(core);
             }
             Role::Looking(_) | Role::Halted => core.deliver(),
+        }
+        if was_incomplete && !self.core.incomplete && matches!(self.role, Role::Looking(_)) {
+            // Its leader was gone before this was on disk: it has a history now, and a vote.
+            self.start_election();
         }
         if self.stuck && !self.core.disk_is_stuck() {
             warn!("the disk answers again");
@@ -407,6 +413,9 @@ impl Peer {
             core.act(Action::StopServing { why });
         }
         core.generation += 1;
+        if seeded(Bug::RetainedDatabase) {
+            core.tail.truncate(core.tail.committed());
+        }
         self.sync_ms = None;
         if !served {
             // What made the election come to nothing may do so again, at once.
@@ -436,7 +445,12 @@ impl Peer {
         } else {
             Standing::Voter
         };
-        election.start(core.now_ms, core.tail.last(), core.current_epoch, standing);
+        let mut zxid = core.tail.last();
+        if core.reluctant && zxid.counter() > 0 {
+            // Less than it has, which harms nobody: whoever has as much is preferred.
+            zxid = Zxid(zxid.0 - 1);
+        }
+        election.start(core.now_ms, zxid, core.current_epoch, standing);
     }
 
     fn drain_notifications(&mut self) {
@@ -444,6 +458,12 @@ impl Peer {
         while let Some((to, notification)) = election.poll_notification() {
             self.core.actions.push_back(Action::Notify { to, notification });
         }
+    }
+
+    /// Whether this server should not lead if somebody else can, because its disk is nearly full: it
+    /// could not accept writes. It steps down when a quorum of followers has all that it has.
+    pub fn set_reluctant(&mut self, reluctant: bool) {
+        self.core.reluctant = reluctant;
     }
 
     /// The next thing to do, if there is one.

@@ -473,10 +473,7 @@ fn a_member_that_lost_its_data_does_not_vote_it_away() {
         cluster.kill(index);
     }
     let lost = leader;
-    std::fs::remove_dir_all(cluster.members[lost].data()).unwrap();
-    std::fs::create_dir_all(cluster.members[lost].data()).unwrap();
-    let myid = format!("{}\n", cluster.members[lost].id);
-    std::fs::write(cluster.members[lost].data().join("myid"), myid).unwrap();
+    cluster.members[lost].wipe();
     cluster.start_member(lost);
     cluster.start_member(stale);
     let until = Instant::now() + Duration::from_secs(3);

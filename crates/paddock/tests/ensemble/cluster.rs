@@ -150,7 +150,7 @@ pub(crate) struct Ports {
 impl Ports {
     pub(crate) fn new() -> Self {
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
-        let seed = now.as_nanos() as u64 ^ (u64::from(std::process::id()) << 40);
+        let seed = u64::from(now.subsec_nanos()) ^ (u64::from(std::process::id()) << 32);
         Self { prng: Prng::new(seed), taken: Vec::new() }
     }
 
@@ -619,6 +619,13 @@ impl Member {
 
     pub(crate) fn data(&self) -> PathBuf {
         self.folder.join("data")
+    }
+
+    /// Its data is gone, as with a new disk; its myid is not.
+    pub(crate) fn wipe(&self) {
+        fs::remove_dir_all(self.data()).unwrap();
+        fs::create_dir_all(self.data()).unwrap();
+        fs::write(self.data().join("myid"), format!("{}\n", self.id)).unwrap();
     }
 
     pub(crate) fn status(&self) -> Option<Status> {

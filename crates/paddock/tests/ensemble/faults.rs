@@ -44,10 +44,16 @@ pub(crate) enum Fault {
     RollingRestart,
     /// The leader is killed while it is cut off.
     KillIsolatedLeader,
+    /// The leader is killed, and the next one as soon as it leads.
+    KillLeadersInARow,
+    /// Everything stands still for a while, as when a machine is suspended.
+    PauseAll,
+    /// A follower loses its folder.
+    WipeFollower,
 }
 
 /// What every ensemble gets.
-pub(crate) const ALL: [Fault; 19] = [
+pub(crate) const ALL: [Fault; 22] = [
     Fault::KillLeader,
     Fault::PauseFollower,
     Fault::IsolateLeader,
@@ -67,6 +73,9 @@ pub(crate) const ALL: [Fault; 19] = [
     Fault::MinorityWithLeader,
     Fault::Bridge,
     Fault::KillIsolatedLeader,
+    Fault::KillLeadersInARow,
+    Fault::PauseAll,
+    Fault::WipeFollower,
 ];
 
 /// How long an ensemble may take to be well again.
@@ -187,6 +196,22 @@ pub(crate) fn happen(cluster: &mut Cluster, fault: Fault, prng: &mut Prng) -> Du
                 cluster.start_member(index);
                 cluster.await_that("a restarted server serves", RECOVERY, || cluster.status(index));
             }
+        }
+        Fault::KillLeadersInARow => {
+            cluster.kill(leader);
+            let next = cluster.await_leader();
+            cluster.kill(next);
+        }
+        Fault::PauseAll => {
+            for index in 0..count {
+                cluster.pause(index);
+            }
+            sleep(any);
+        }
+        Fault::WipeFollower => {
+            cluster.kill(follower);
+            sleep(short);
+            cluster.members[follower].wipe();
         }
         Fault::KillIsolatedLeader => {
             cluster.separate(&[leader], Flow::Cut);

@@ -81,7 +81,8 @@ pub(crate) fn assert_sound(history: &History, cluster: &Cluster, floor: usize) {
 fn suffer(plan: Plan, rounds: usize, only: &[Fault]) {
     let _alone = alone();
     let seed = seed();
-    let rounds = number("PADDOCK_ENSEMBLE_ROUNDS").map_or(rounds, |number| number as usize);
+    let rounds = number("PADDOCK_ENSEMBLE_ROUNDS")
+        .map_or(rounds, |number| usize::try_from(number).expect("a number of rounds"));
     let chosen = std::env::var("PADDOCK_ENSEMBLE_FAULTS").ok();
     let mut faults: Vec<Fault> = only.to_vec();
     if let Some(chosen) = &chosen {
@@ -147,9 +148,12 @@ fn five_servers_and_an_observer_under_faults() {
     suffer(Plan { voters: 5, observers: 1, ..Plan::default() }, faults.len(), &faults);
 }
 
-/// The disk of one member after the other fills up under load; the others go on without it.
-#[test]
-fn a_full_disk_stops_one_member_and_not_the_ensemble() {
+/// What is left to a member whose disk fills up: nothing, or less than a server keeps free.
+const NEARLY_NOTHING: u64 = 64 << 20;
+
+/// The disk of one member after the other fills up under load; the others go on without it. Each case: is
+/// it the leader's, and how many bytes are left.
+fn fill_disks(cases: &[(bool, u64)]) {
     let _alone = alone();
     let seed = seed();
     let plan = Plan { proxied: false, ..Plan::default() };
@@ -163,7 +167,7 @@ fn a_full_disk_stops_one_member_and_not_the_ensemble() {
     cluster.await_serving("the ensemble starts", Duration::from_secs(30));
     let field = Field::new(addresses(&cluster), 3000);
     let load = Load::start(field, 6, Duration::from_millis(5), seed);
-    for (of_leader, left) in [(false, 0), (true, 0), (false, 64 << 20), (true, 64 << 20)] {
+    for &(of_leader, left) in cases {
         let leader = cluster.await_leader();
         let full = if of_leader { leader } else { (leader + 1) % cluster.count() };
         cluster.disk(full).fill(left);
@@ -190,6 +194,16 @@ fn a_full_disk_stops_one_member_and_not_the_ensemble() {
     let history = load.finish(&servers);
     cluster.await_agreement();
     assert_sound(&history, &cluster, 200);
+}
+
+#[test]
+fn a_full_disk_stops_one_member_and_not_the_ensemble() {
+    fill_disks(&[(false, 0), (true, 0), (false, NEARLY_NOTHING)]);
+}
+
+#[test]
+fn a_leader_whose_disk_is_nearly_full_does_not_stop_the_ensemble() {
+    fill_disks(&[(true, NEARLY_NOTHING)]);
 }
 
 /// How long an ensemble is without a leader that was killed.

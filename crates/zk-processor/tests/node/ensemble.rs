@@ -2,7 +2,7 @@
 //! happens when the test says so.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::{Bytes, BytesMut};
 use zk_processor::{Action, Flow, Node, NodeConfig, Now, ServerRole};
@@ -36,19 +36,25 @@ struct Disk {
 #[derive(Debug, Clone, Default)]
 struct SharedDisk(Arc<Mutex<Disk>>);
 
+impl SharedDisk {
+    fn lock(&self) -> MutexGuard<'_, Disk> {
+        self.0.lock().expect("one thread")
+    }
+}
+
 impl History for SharedDisk {
     fn begins(&self) -> Zxid {
         Zxid::ZERO
     }
 
     fn floor(&self, zxid: Zxid) -> Option<Zxid> {
-        let disk = self.0.lock().unwrap();
+        let disk = self.lock();
         let at = disk.log.partition_point(|(own, _)| *own <= zxid);
         Some(at.checked_sub(1).map_or(Zxid::ZERO, |at| disk.log[at].0))
     }
 
     fn bytes_after(&self, after: Zxid) -> u64 {
-        let disk = self.0.lock().unwrap();
+        let disk = self.lock();
         disk.log.iter().filter(|(zxid, _)| *zxid > after).map(|(_, txn)| txn.len() as u64).sum()
     }
 
@@ -167,7 +173,7 @@ impl Ensemble {
 
     fn start(&mut self, id: i64, disk: SharedDisk, initialized: bool) {
         let durable = {
-            let disk = disk.0.lock().unwrap();
+            let disk = disk.lock();
             Durable {
                 accepted_epoch: disk.accepted,
                 current_epoch: disk.current,
@@ -182,14 +188,8 @@ impl Ensemble {
         let peer = self.peers[&id].clone();
         let node = Node::member(config, peer, durable, db, Box::new(disk.clone()), self.now);
         let writes = VecDeque::new();
-        let server = Server {
-            node,
-            disk,
-            writes,
-            disk_held: false,
-            installs_held: false,
-            halted: None,
-        };
+        let server =
+            Server { node, disk, writes, disk_held: false, installs_held: false, halted: None };
         self.servers.insert(id, server);
     }
 
@@ -327,11 +327,11 @@ impl Ensemble {
             Action::Close { link } => self.hang_up((id, link)),
             Action::Send { link, packet } => self.send((id, link), Wire::Packet(packet)),
             Action::SendHistory { link, after, to } => {
-                let log = server.disk.0.lock().unwrap().log.clone();
+                let log = server.disk.lock().log.clone();
                 self.send_history((id, link), &log, after, to);
             }
             Action::SendSnapshot { link, to } => {
-                let log = server.disk.0.lock().unwrap().log.clone();
+                let log = server.disk.lock().log.clone();
                 // Not all of it, so that something is behind it.
                 let applied = server.node.status().zxid;
                 let upto = log.partition_point(|(zxid, _)| *zxid <= applied.min(to));
@@ -415,7 +415,7 @@ impl Ensemble {
                 server.writes.push_front((token, write));
                 break;
             }
-            server.disk.0.lock().unwrap().write(write);
+            server.disk.lock().write(write);
             last = Some(token);
         }
         let Some(last) = last else { return false };
@@ -469,9 +469,9 @@ impl Ensemble {
             Some(Wire::Snapshot(zxid, log)) => {
                 let mut db = Database::new(tree_config(&self.config));
                 for (_, txn) in &log {
-                    db.apply(&LoggedTxn::decode(txn).unwrap(), &mut |_, _| {});
+                    db.apply(&LoggedTxn::decode(txn).expect("it is a transaction"), &mut |_, _| {});
                 }
-                self.servers[&id].disk.0.lock().unwrap().staged.insert(link, log);
+                self.servers[&id].disk.lock().staged.insert(link, log);
                 self.act(id, |node, now, actions| node.on_snapshot(link, zxid, db, now, actions));
             }
             Some(Wire::Packet(_)) | None => return false,
@@ -488,7 +488,7 @@ impl Ensemble {
             }
             let node = &self.servers[server].node;
             connection.take_messages();
-            let mut state = connection.outbox.0.lock().unwrap();
+            let mut state = connection.outbox.0.lock().expect("one thread");
             if state.closing {
                 drop(state);
                 connection.closed = true;
@@ -639,8 +639,11 @@ impl Ensemble {
 
     /// The bytes of a server's log.
     pub(crate) fn log(&self, id: i64) -> Vec<LoggedTxn> {
-        let disk = self.servers[&id].disk.0.lock().unwrap();
-        disk.log.iter().map(|(_, txn)| LoggedTxn::decode(txn).unwrap()).collect()
+        let disk = self.servers[&id].disk.lock();
+        disk.log
+            .iter()
+            .map(|(_, txn)| LoggedTxn::decode(txn).expect("it is a transaction"))
+            .collect()
     }
 
     pub(crate) fn halted(&self, id: i64) -> Option<&str> {

@@ -69,11 +69,15 @@ fn a_write_through_any_server_is_seen_at_once_there_and_soon_everywhere() {
         ensemble.connect(&name, server);
         // Together: the read waits for the write before it.
         let path = format!("/{name}");
-        let texts = [format!("create {path} old"), format!("set {path} new"), format!("get {path}")];
+        let texts =
+            [format!("create {path} old"), format!("set {path} new"), format!("get {path}")];
         ensemble.send_all(&name, &requests(&texts.each_ref().map(String::as_str)));
         match &ensemble.take(&name)[..] {
-            [Message::Reply { .. }, Message::Reply { header, .. }, Message::Reply { header: read, body, .. }] =>
-            {
+            [
+                Message::Reply { .. },
+                Message::Reply { header, .. },
+                Message::Reply { header: read, body, .. },
+            ] => {
                 assert!(header.zxid > Zxid(1 << 32) && read.zxid >= header.zxid);
                 assert!(body.starts_with(b"\0\0\0\x03new"));
             }
@@ -138,7 +142,8 @@ fn a_sync_keeps_its_place_between_commits() {
     ensemble.sent.clear();
     for name in ["f", "o"] {
         let path = format!("/{name}");
-        let texts = [format!("set {path} 1"), "sync /".into(), format!("set {path} 2"), "ping".into()];
+        let texts =
+            [format!("set {path} 1"), "sync /".into(), format!("set {path} 2"), "ping".into()];
         ensemble.send_all(name, &requests(&texts.each_ref().map(String::as_str)));
         assert!(ensemble.take(name).is_empty());
     }
@@ -269,9 +274,8 @@ fn who_comes_back_must_know_the_password_of_a_session_that_is_there() {
     ensemble.sent.clear();
     ensemble.try_connect("thief", followers[1], &wrong);
     assert!(matches!(&ensemble.take("thief")[..], [Message::Expired(_), Message::Closed]));
-    let asked = |(_, _, packet): &(i64, i64, QuorumPacket)| {
-        packet.packet_type == PacketType::REVALIDATE
-    };
+    let asked =
+        |(_, _, packet): &(i64, i64, QuorumPacket)| packet.packet_type == PacketType::REVALIDATE;
     assert!(!ensemble.sent.iter().any(asked), "the leader was asked for a wrong password");
     ok(&mut ensemble, "a", "create /x");
     ensemble.reconnect("ghost", followers[1], SessionId(session.0 + 77));
@@ -416,7 +420,10 @@ fn without_a_quorum_nobody_is_served() {
     assert_eq!(ensemble.take(&waits), [Message::Closed]);
     assert!(!ensemble.node(left).is_serving());
     let status = ensemble.node(left).status();
-    assert_eq!((status.role, status.outstanding, status.connections), (ServerRole::NotServing, 0, 0));
+    assert_eq!(
+        (status.role, status.outstanding, status.connections),
+        (ServerRole::NotServing, 0, 0)
+    );
     ensemble.pass(3000);
     ensemble.try_connect("late", left, &connect_request(SessionId(0)));
     assert!(matches!(&ensemble.take("late")[..], [Message::Closed]));
@@ -496,7 +503,10 @@ fn rights_are_the_clients_wherever_it_is_connected() {
     ok(&mut ensemble, "root", "auth digest super:super");
     ok(&mut ensemble, "root", "set /mine taken");
     // What a connection was when it asked counts, not what it becomes afterwards.
-    ensemble.send_all("other", &requests(&["set /mine early", "auth digest me:secret", "set /mine late"]));
+    ensemble.send_all(
+        "other",
+        &requests(&["set /mine early", "auth digest me:secret", "set /mine late"]),
+    );
     let told: Vec<i32> = ensemble
         .take("other")
         .iter()
@@ -522,8 +532,23 @@ fn asked() -> Vec<String> {
         include_str!("../../testdata/errors.txt"),
     ];
     const ASKED: &[&str] = &[
-        "create", "create2", "createContainer", "createTTL", "delete", "set", "setacl", "multi",
-        "sync", "get", "exists", "ls", "ls2", "getacl", "count", "ephemerals", "multiread",
+        "create",
+        "create2",
+        "createContainer",
+        "createTTL",
+        "delete",
+        "set",
+        "setacl",
+        "multi",
+        "sync",
+        "get",
+        "exists",
+        "ls",
+        "ls2",
+        "getacl",
+        "count",
+        "ephemerals",
+        "multiread",
         "reconfig",
     ];
     let lines = SCRIPTS.iter().flat_map(|script| script.lines());
@@ -571,7 +596,8 @@ fn answers(server: impl Fn(&Ensemble) -> i64) -> Vec<(String, Vec<Message>)> {
 #[test]
 fn replies_are_the_same_at_every_server() {
     let at_leader = answers(Ensemble::leader);
-    let failed = |message: &Message| matches!(message, Message::Reply { header, .. } if header.err.0 != 0);
+    let failed =
+        |message: &Message| matches!(message, Message::Reply { header, .. } if header.err.0 != 0);
     assert!(at_leader.iter().filter(|(_, said)| said.iter().any(failed)).count() > 50);
     for server in [Ensemble::follower, |_: &Ensemble| 4] {
         for (own, expected) in answers(server).iter().zip(&at_leader) {
@@ -669,7 +695,8 @@ fn a_committed_transaction_that_nobody_can_read_stops_the_server() {
     let (leader, follower) = (ensemble.leader(), ensemble.follower());
     ensemble.connect("a", follower);
     let zxid = Zxid(ensemble.node(follower).status().zxid.0 + 1);
-    let kinds = [(PacketType::PROPOSAL, Some(Bytes::from_static(b"??"))), (PacketType::COMMIT, None)];
+    let kinds =
+        [(PacketType::PROPOSAL, Some(Bytes::from_static(b"??"))), (PacketType::COMMIT, None)];
     let packet = |(packet_type, data)| QuorumPacket { packet_type, zxid, data, authinfo: None };
     ensemble.inject(leader, follower, kinds.map(packet));
     let why = ensemble.halted(follower).expect("it goes on");
@@ -936,9 +963,18 @@ fn whatever_happens_all_agree_in_the_end() {
             }
             for name in ensemble.open_connections() {
                 let texts = [
-                    "create /x eph", "delete /x", "set /x 1", "get /x w", "sync /", "ls / w",
-                    "create /s eph seq", "multi create /m 1 | delete /m", "ping", "create /y",
-                    "delete /y", "multi delete /y | create /y eph",
+                    "create /x eph",
+                    "delete /x",
+                    "set /x 1",
+                    "get /x w",
+                    "sync /",
+                    "ls / w",
+                    "create /s eph seq",
+                    "multi create /m 1 | delete /m",
+                    "ping",
+                    "create /y",
+                    "delete /y",
+                    "multi delete /y | create /y eph",
                 ];
                 let asked: Vec<&str> = (0..prng.below(5))
                     .map(|_| texts[usize::try_from(prng.below(12)).unwrap()])
@@ -971,4 +1007,22 @@ fn whatever_happens_all_agree_in_the_end() {
             assert_eq!(db.tree.ephemerals_count(), 0);
         });
     });
+}
+
+/// An epoch without a transaction is no reason to take followers for slow.
+#[test]
+fn an_idle_ensemble_stays_together() {
+    let mut ensemble = Ensemble::new(3, 1);
+    ensemble.connect("a", ensemble.follower());
+    ensemble.send_all("a", &[Request::CloseSession]);
+    let leader = ensemble.leader();
+    ensemble.kill(leader);
+    ensemble.establish();
+    ensemble.restart(leader);
+    ensemble.establish();
+    let epoch = ensemble.node(leader).quorum_status().current_epoch;
+    // Much more than syncLimit.
+    ensemble.pass(60_000);
+    assert_eq!(ensemble.node(leader).quorum_status().current_epoch, epoch);
+    assert_eq!(ensemble.node(leader).status().zxid.epoch().0, epoch.0 - 1, "it is not idle");
 }

@@ -97,7 +97,8 @@ fn session_ids_go_on_after_a_start_within_the_same_millisecond() {
     let mut again = restarted(&world, config());
     again.connect("b");
     again.persist_all();
-    assert_eq!(again.connection("b").session, SessionId(session.0 + 1));
+    // Those behind it may have been given, too, to sessions that are closed.
+    assert_eq!(again.connection("b").session, SessionId((session.0 | 0xffff) + 1));
 }
 
 #[test]

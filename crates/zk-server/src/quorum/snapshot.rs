@@ -12,7 +12,9 @@ use tokio::time::Instant;
 use zk_proto::quorum::{PacketType, QuorumPacket};
 use zk_proto::snapshot::{SnapshotAcls, SnapshotDecoder, SnapshotEncoder, SnapshotItem};
 use zk_proto::{Record, Zxid};
-use zk_storage::{LogHandle, Meta, StagedState, State, StateSnapshot, StorageError, ZnodeValue};
+use zk_storage::{
+    LogError, LogHandle, Meta, Reader, StagedState, State, StateSnapshot, StorageError, ZnodeValue,
+};
 use zk_tree::{CheckpointItem, Database, TreeConfig};
 use zk_zab::LinkId;
 
@@ -65,13 +67,9 @@ impl Sink {
         QuorumPacket { packet_type, zxid, data, authinfo: None }.encode(&mut self.out);
     }
 
-    /// Every transaction above `after` up to `to`, as `PROPOSAL` and `COMMIT`.
-    fn history(&mut self, log: &LogHandle, after: Zxid, to: Zxid) -> Result<(), String> {
-        if after >= to {
-            return Ok(());
-        }
-        let history = log.read_range(after, to).map_err(|error| error.to_string())?;
-        for entry in history {
+    /// Every transaction that the reader gives, as `PROPOSAL` and `COMMIT`.
+    fn history(&mut self, history: Result<Reader, LogError>) -> Result<(), String> {
+        for entry in history.map_err(|error| error.to_string())? {
             let (zxid, txn) = entry.map_err(|error| error.to_string())?;
             self.packet(PacketType::PROPOSAL, zxid, Some(txn));
             self.packet(PacketType::COMMIT, zxid, None);
@@ -93,9 +91,10 @@ impl Sink {
 pub(crate) fn send_history(context: &Arc<Context>, after: Zxid, to: Zxid) -> Expansion {
     let (mut sink, expansion) = Sink::pair();
     let quorum = context.quorum();
-    let log = quorum.snapshots.log.clone();
+    // Now: what is purged from here on can be read all the same.
+    let history = quorum.snapshots.log.read_range(after, to);
     quorum.tasks.runtime().spawn_blocking(move || {
-        let result = sink.history(&log, after, to);
+        let result = sink.history(history);
         sink.finish(result);
     });
     expansion
@@ -111,10 +110,14 @@ pub(crate) fn send(context: &Arc<Context>, link: LinkId, to: Zxid) -> Expansion 
     let spawned = Builder::new().name("snapshot".into()).spawn(move || {
         let snapshots = &context.quorum().snapshots;
         let snapshot = snapshots.state.snapshot();
+        let zxid = snapshot.meta().map_or(Zxid::ZERO, |meta| meta.applied);
+        // Now: while this one is sent, or waits for others, the log behind it may be purged.
+        let history = snapshots.log.read_range(zxid, to);
         taken.send(()).expect("whoever asked waits for it");
         let sending = Arc::clone(&snapshots.sending).acquire_owned();
         let permit = context.quorum().tasks.runtime().block_on(sending);
-        send_picture(snapshots, &snapshot, link, to, sink);
+        tracing::info!(link = link.0, %zxid, %to, "sending a snapshot");
+        send_picture(snapshots.tree, &snapshot, history, link, sink);
         drop(permit);
     });
     match spawned {
@@ -126,20 +129,19 @@ pub(crate) fn send(context: &Arc<Context>, link: LinkId, to: Zxid) -> Expansion 
 }
 
 fn send_picture(
-    snapshots: &Snapshots,
+    tree: TreeConfig,
     snapshot: &StateSnapshot<'_>,
+    history: Result<Reader, LogError>,
     link: LinkId,
-    to: Zxid,
     mut sink: Sink,
 ) {
     let zxid = snapshot.meta().map_or(Zxid::ZERO, |meta| meta.applied);
-    tracing::info!(link = link.0, %zxid, %to, "sending a snapshot");
     sink.packet(PacketType::SNAP, zxid, None);
     let encoded = match snapshot.meta() {
         Some(_) => encode(snapshot, &mut sink),
-        None => encode_new(snapshots.tree, &mut sink),
+        None => encode_new(tree, &mut sink),
     };
-    let result = encoded.and_then(|()| sink.history(&snapshots.log, zxid, to));
+    let result = encoded.and_then(|()| sink.history(history));
     if let Err(why) = &result {
         tracing::warn!(link = link.0, %why, "the snapshot was not sent to its end");
     }

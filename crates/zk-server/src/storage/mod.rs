@@ -3,6 +3,7 @@
 
 mod acl;
 mod checkpoint;
+mod held;
 mod queue;
 mod recovery;
 mod store_thread;

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use zk_storage::{Log, State, Write};
+use zk_storage::{Log, StagedState, State, Write};
 
+use super::held::{Held, Step};
 use super::queue::Work;
 use crate::actions::Batch;
 use crate::client::flush_touched;
@@ -17,26 +18,25 @@ use crate::context::{Context, Counters};
 /// make believe (D3).
 pub fn run(context: &Arc<Context>, mut log: Log, state: &State) {
     let mut spare = Vec::new();
+    // What is still held back when the server stops has not happened: the next start drops it.
+    let mut held = Held::new();
     let handle = log.handle();
     while let Some(work) = context.queue.take(spare) {
-        let begun = Instant::now();
-        let (token, writes) = match work {
+        spare = Vec::new();
+        let run = |step| spare = take_step(context, &mut log, state, step);
+        // What is held back is told as done, too: the core counts a snapshot and the writes behind it
+        // only from the completion of the current epoch on, and acknowledges nothing of them before.
+        let token = match work {
             Work::Append(writes, token) => {
-                append(&mut log, &writes);
-                (token, writes)
+                held.append(writes, run);
+                token
             }
             Work::Install { token, zxid, staged } => {
                 let staged = staged.expect("the core installs what was staged");
-                append(&mut log, &[Write::InstallSnapshot { zxid, staged: staged.id() }]);
-                if let Err(error) = state.install(staged) {
-                    tracing::error!(%error, "a snapshot could not become the state: the server stops; the next start goes on from here");
-                    crate::abort();
-                }
-                (token, Vec::new())
+                held.install(zxid, staged.id(), staged, run);
+                token
             }
         };
-        observe(context, begun.elapsed(), writes.len().max(1));
-        spare = writes;
         let mut batch = Batch::new(context);
         context.node.on_persisted(token, context.clock.now(), &mut |action| batch.push(action));
         drop(batch);
@@ -62,11 +62,41 @@ pub fn run(context: &Arc<Context>, mut log: Log, state: &State) {
     }
 }
 
-fn append(log: &mut Log, writes: &[Write]) {
+/// Returns what the step's writes were in.
+fn take_step(
+    context: &Context,
+    log: &mut Log,
+    state: &State,
+    step: Step<StagedState>,
+) -> Vec<Write> {
+    match step {
+        Step::Append(writes) => {
+            append(context, log, &writes);
+            writes
+        }
+        Step::Install(writes, staged) => {
+            append(context, log, &writes);
+            if let Err(error) = state.install(staged) {
+                tracing::error!(%error, "a snapshot could not become the state: the server stops; the next start goes on from here");
+                crate::abort();
+            }
+            // They may be many: the memory is not kept for the next ones.
+            Vec::new()
+        }
+        Step::Discard(staged) => {
+            state.discard(staged);
+            Vec::new()
+        }
+    }
+}
+
+fn append(context: &Context, log: &mut Log, writes: &[Write]) {
+    let begun = Instant::now();
     if let Err(error) = log.append(writes) {
         tracing::error!(%error, "the transaction log cannot be written: the server stops, nothing acknowledged is lost");
         crate::abort();
     }
+    observe(context, begun.elapsed(), writes.len());
 }
 
 fn observe(context: &Context, took: std::time::Duration, count: usize) {

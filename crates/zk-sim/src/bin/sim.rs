@@ -4,10 +4,13 @@ use std::process::{Command, ExitCode};
 use std::time::Instant;
 
 use clap::{Parser, Subcommand};
+use zk_sim::bugs::{Hunt, IMPOSSIBLE, SEEDED, hunt_all, sow};
 use zk_sim::markers::Marker;
 use zk_sim::runner::{Outcome, Plan, Summary, run, run_many};
+use zk_sim::scenario::play;
 use zk_sim::swarm::Scenario;
 use zk_sim::trace::Words;
+use zk_zab::bugs::Bug;
 
 /// With fewer seeds than this a situation may be missing by chance.
 const MARKERS_NEED: u64 = 2000;
@@ -16,7 +19,10 @@ const MARKERS_NEED: u64 = 2000;
 const LAST_EVENTS: usize = 60;
 
 #[derive(Parser)]
-#[command(name = "sim", about = "Simulates ensembles: the production core, with faults as a seed draws them")]
+#[command(
+    name = "sim",
+    about = "Simulates ensembles: the production core, with faults as a seed draws them"
+)]
 struct Arguments {
     #[command(subcommand)]
     command: Task,
@@ -64,6 +70,38 @@ enum Task {
     },
     /// Lists the situations that a run must have met.
     Markers,
+    /// Puts known bugs back, one at a time: each must be found. Needs a build with them.
+    Bugs {
+        /// How many seeds may be needed to find one.
+        #[arg(long, default_value_t = 5000)]
+        seeds: u64,
+        /// A few hundred seeds only, and no failure if they find nothing.
+        #[arg(long)]
+        quick: bool,
+        /// Only these, by number.
+        #[arg(long, value_delimiter = ',')]
+        only: Vec<u8>,
+        /// Threads.
+        #[arg(long, default_value_t = 2)]
+        jobs: usize,
+        /// A table for machines.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Plays the script of a known bug, and tells what happens.
+    Script {
+        /// The bug's number.
+        number: u8,
+        /// Each variant draws what the script leaves open.
+        #[arg(long, default_value_t = 0)]
+        variant: u64,
+        /// With the bug; needs a build with it.
+        #[arg(long)]
+        sown: bool,
+        /// Only the last so many events.
+        #[arg(long)]
+        last: Option<usize>,
+    },
 }
 
 fn commit() -> String {
@@ -94,6 +132,10 @@ fn main() -> ExitCode {
         }
         Task::Replay { seed, step, log, last } => replay(seed, step, log.as_deref(), last),
         Task::Fixed { file } => fixed(&file),
+        Task::Bugs { seeds, quick, only, jobs, json } => {
+            bugs(if quick { seeds.min(300) } else { seeds }, !quick, &only, jobs, json)
+        }
+        Task::Script { number, variant, sown, last } => script(number, variant, sown, last),
         Task::Markers => {
             for marker in Marker::ALL {
                 println!("{marker:?}: {}", marker.text());
@@ -218,7 +260,10 @@ fn replay(seed: u64, step: bool, log: Option<&str>, last: Option<usize>) -> Exit
             }
         }
     }
-    println!("trace {:016x}, {} steps, {} transactions", outcome.hash, outcome.steps, outcome.commits);
+    println!(
+        "trace {:016x}, {} steps, {} transactions",
+        outcome.hash, outcome.steps, outcome.commits
+    );
     match outcome.violation {
         None => ExitCode::SUCCESS,
         Some(violation) => {
@@ -250,4 +295,90 @@ fn fixed(file: &std::path::Path) -> ExitCode {
         }
     }
     result
+}
+
+fn bugs(seeds: u64, strict: bool, only: &[u8], jobs: usize, json: bool) -> ExitCode {
+    if !SEEDED {
+        eprintln!("this build has no bugs to find: use scripts/sim bugs");
+        return ExitCode::FAILURE;
+    }
+    let bugs: Vec<Bug> = Bug::ALL
+        .iter()
+        .copied()
+        .filter(|bug| only.is_empty() || only.contains(&bug.number()))
+        .collect();
+    let begun = Instant::now();
+    let hunts = hunt_all(&bugs, seeds, jobs, &|hunt| {
+        let took = begun.elapsed().as_secs();
+        let seed = hunt.swarm.as_ref().map(|(seed, _)| seed + 1);
+        eprintln!("{took:>4} s  {:?}: script {}, seeds {seed:?}", hunt.bug, hunt.script.0);
+    });
+    if json {
+        print_hunts_json(&hunts);
+    } else {
+        print_hunts(&hunts);
+    }
+    let found = |hunt: &Hunt| hunt.script.0 > 0 && (!strict || hunt.swarm.is_some());
+    if hunts.iter().all(found) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn script(number: u8, variant: u64, sown: bool, last: Option<usize>) -> ExitCode {
+    let Some(bug) = Bug::ALL.iter().copied().find(|bug| bug.number() == number) else {
+        eprintln!("there is no bug with this number");
+        return ExitCode::FAILURE;
+    };
+    if sown {
+        sow(Some(bug));
+    }
+    let outcome = play(bug, variant, last.map_or(Words::Print, Words::Keep));
+    outcome.words.iter().for_each(|line| println!("{line}"));
+    match outcome.violation {
+        None => ExitCode::SUCCESS,
+        Some(violation) => {
+            println!("FAILED {}: {}", violation.checker, violation.message);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn print_hunts(hunts: &[Hunt]) {
+    println!(
+        "| bug | ZOOKEEPER- | what it does | found by the script as | seeds | found by the swarm as |"
+    );
+    println!("|---|---|---|---|---|---|");
+    for Hunt { bug, script: (_, script), swarm } in hunts {
+        let script = script.as_ref().map_or("not found", |violation| violation.checker);
+        let (seeds, checker) = swarm.as_ref().map_or(("-".to_owned(), "not found"), |found| {
+            ((found.0 + 1).to_string(), found.1.checker)
+        });
+        let issues = bug.issues().trim_start_matches("ZOOKEEPER-");
+        println!(
+            "| {} | {issues} | {} | {script} | {seeds} | {checker} |",
+            bug.number(),
+            bug.text()
+        );
+    }
+    for (number, issue, why) in IMPOSSIBLE {
+        let issue = issue.trim_start_matches("ZOOKEEPER-");
+        println!("| {number} | {issue} | cannot be: {why} | | | |");
+    }
+}
+
+fn print_hunts_json(hunts: &[Hunt]) {
+    let rows: Vec<_> = hunts
+        .iter()
+        .map(|Hunt { bug, script: (variants, script), swarm }| {
+            serde_json::json!({
+                "number": bug.number(),
+                "issues": bug.issues(),
+                "bug": format!("{bug:?}"),
+                "text": bug.text(),
+                "script_variants": variants,
+                "script_checker": script.as_ref().map(|violation| violation.checker),
+                "seeds": swarm.as_ref().map(|(seed, _)| seed + 1),
+                "swarm_checker": swarm.as_ref().map(|(_, violation)| violation.checker),
+            })
+        })
+        .collect();
+    println!("{}", serde_json::json!({ "commit": commit(), "bugs": rows }));
 }

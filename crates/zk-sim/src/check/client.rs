@@ -179,8 +179,7 @@ fn refused(txn: &Txn) -> Option<ErrorCode> {
         },
         _ => return None, // it took effect
     };
-    let refusals =
-        [ErrorCode::SESSION_MOVED, ErrorCode::SESSION_EXPIRED, ErrorCode::SYSTEM_ERROR];
+    let refusals = [ErrorCode::SESSION_MOVED, ErrorCode::SESSION_EXPIRED, ErrorCode::SYSTEM_ERROR];
     refusals.contains(&error.err).then_some(error.err)
 }
 
@@ -319,7 +318,10 @@ impl Clients {
                 if *last > cxid {
                     return fail(
                         "C2 S6 a session's requests take effect in order",
-                        format!("request {} of session {session} ({zxid}) comes behind {}", cxid.0, last.0),
+                        format!(
+                            "request {} of session {session} ({zxid}) comes behind {}",
+                            cxid.0, last.0
+                        ),
                     );
                 }
                 *last = cxid;
@@ -335,7 +337,12 @@ impl Clients {
             }
         };
         operation.done = Some((zxid, expected));
-        self.sequence_names_increase(model, &operation_request(&self.operations, session, cxid), txn, zxid)
+        self.sequence_names_increase(
+            model,
+            &operation_request(&self.operations, session, cxid),
+            txn,
+            zxid,
+        )
     }
 
     fn sequence_names_increase(
@@ -355,7 +362,9 @@ impl Clients {
         let number: i32 = made.path[asked.path.len()..].parse().unwrap_or(-1);
         let parent = path::parent(&made.path);
         // A parent that was deleted and created again counts from the beginning.
-        let Some(born) = model.now(parent).map(|znode| Zxid(znode.stat().czxid)) else { return Ok(()) };
+        let Some(born) = model.now(parent).map(|znode| Zxid(znode.stat().czxid)) else {
+            return Ok(());
+        };
         let last = self.sequences.insert((parent.to_owned(), born), number);
         if last.is_some_and(|last| last >= number) {
             return fail(
@@ -391,8 +400,9 @@ impl Clients {
         }
     }
 
-    /// C1, C3, C5, C6, C7: a client is told what came of its request. `may_be_behind`: the reply is to a
-    /// sync, and its server's leader has been deposed.
+    /// C1, C3, C5, C6, C7: a client is told what came of its request. `may_be_behind`: its server's
+    /// leader has been deposed and need not know it yet, so that a sync may miss what the new one did (the
+    /// gap that upstream's sync has, too).
     ///
     /// # Errors
     /// It is not that.
@@ -410,11 +420,16 @@ impl Clients {
             return self.a_write_is_answered_with_what_it_did(session, request, header, body);
         }
         let ReplyHeader { zxid, err, .. } = header;
-        if matches!(request, Request::Sync(_)) && err == ErrorCode::OK && zxid < floor && !may_be_behind
+        if matches!(request, Request::Sync(_))
+            && err == ErrorCode::OK
+            && zxid < floor
+            && !may_be_behind
         {
             return fail(
                 "C7 after sync, reads see every write that was answered before it",
-                format!("a sync of session {session} is answered at {zxid}; {floor} was answered before it was sent"),
+                format!(
+                    "a sync of session {session} is answered at {zxid}; {floor} was answered before it was sent"
+                ),
             );
         }
         let found = read(model, request, zxid);
@@ -425,7 +440,9 @@ impl Clients {
         if found != told {
             return fail(
                 "C3 C6 a read equals the state at its zxid",
-                format!("{request:?} of session {session} at {zxid}: {told:?} instead of {found:?}"),
+                format!(
+                    "{request:?} of session {session} at {zxid}: {told:?} instead of {found:?}"
+                ),
             );
         }
         Ok(())
@@ -444,13 +461,17 @@ impl Clients {
         let done = operation.and_then(|operation| operation.done.as_ref());
         let Some((at, expected)) = done else {
             // Refused where the client is connected: it went nowhere.
-            let local = [ErrorCode::SYSTEM_ERROR, ErrorCode::SESSION_EXPIRED, ErrorCode::SESSION_MOVED];
+            let local =
+                [ErrorCode::SYSTEM_ERROR, ErrorCode::SESSION_EXPIRED, ErrorCode::SESSION_MOVED];
             if local.contains(&err) {
                 return Ok(());
             }
             return fail(
                 CHECKER,
-                format!("request {} of session {session} is answered with {err} at {zxid}, and is not committed", xid.0),
+                format!(
+                    "request {} of session {session} is answered with {err} at {zxid}, and is not committed",
+                    xid.0
+                ),
             );
         };
         let told = match written(request, err, body) {

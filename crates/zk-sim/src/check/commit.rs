@@ -60,7 +60,9 @@ impl Commits {
             if !self.contains(zxid) {
                 return fail(
                     CHECKER,
-                    format!("member {member} commits {zxid}, which is not among what was committed up to {last}"),
+                    format!(
+                        "member {member} commits {zxid}, which is not among what was committed up to {last}"
+                    ),
                 );
             }
             return Ok(Vec::new());
@@ -71,13 +73,20 @@ impl Commits {
             new.push(at);
             match ledger.get(at) {
                 Some(proposed) => at = proposed.before,
-                None => return fail(CHECKER, format!("member {member} commits {at}, which nobody proposed")),
+                None => {
+                    return fail(
+                        CHECKER,
+                        format!("member {member} commits {at}, which nobody proposed"),
+                    );
+                }
             }
         }
         if at != last {
             return fail(
                 CHECKER,
-                format!("member {member} commits {zxid}, behind which {last} is not: it was committed"),
+                format!(
+                    "member {member} commits {zxid}, behind which {last} is not: it was committed"
+                ),
             );
         }
         new.reverse();
@@ -98,7 +107,9 @@ impl Commits {
         if holders * 2 <= voters {
             return fail(
                 "D1 what is committed is on the disks of a quorum",
-                format!("member {member} commits {zxid}, which is on the disks of {holders} of {voters} voters"),
+                format!(
+                    "member {member} commits {zxid}, which is on the disks of {holders} of {voters} voters"
+                ),
             );
         }
         Ok(())
@@ -119,7 +130,9 @@ impl Commits {
         if lost > kept && self.contains(lost) {
             return fail(
                 "Z10 committed transactions stay on a disk",
-                format!("member {member}: the log went back from {before} to {kept}; {lost} is committed"),
+                format!(
+                    "member {member}: the log went back from {before} to {kept}; {lost} is committed"
+                ),
             );
         }
         Ok(())

@@ -45,7 +45,10 @@ pub fn a_history_is_acknowledged_when_all_of_it_is_on_disk(
         );
     }
     if disk.is_staging() {
-        return fail(CHECKER, format!("member {member} acknowledges epoch {epoch} with half a snapshot"));
+        return fail(
+            CHECKER,
+            format!("member {member} acknowledges epoch {epoch} with half a snapshot"),
+        );
     }
     match history {
         Some(history) if disk.has(history) => Ok(()),
@@ -56,7 +59,10 @@ pub fn a_history_is_acknowledged_when_all_of_it_is_on_disk(
                 disk.durable_end()
             ),
         ),
-        None => fail(CHECKER, format!("member {member} acknowledges epoch {epoch}, which nobody offered")),
+        None => fail(
+            CHECKER,
+            format!("member {member} acknowledges epoch {epoch}, which nobody offered"),
+        ),
     }
 }
 
@@ -87,7 +93,11 @@ pub fn an_epoch_is_written_behind_its_history(
 ///
 /// # Errors
 /// It is not.
-pub fn an_epoch_is_promised_when_it_is_on_disk(member: usize, epoch: Epoch, disk: &Disk) -> Verdict {
+pub fn an_epoch_is_promised_when_it_is_on_disk(
+    member: usize,
+    epoch: Epoch,
+    disk: &Disk,
+) -> Verdict {
     if disk.accepted_epoch != epoch {
         return fail(
             "D1 an epoch is promised when it is on disk",
@@ -95,6 +105,20 @@ pub fn an_epoch_is_promised_when_it_is_on_disk(member: usize, epoch: Epoch, disk
                 "member {member} promises epoch {epoch}; on its disk is {}",
                 disk.accepted_epoch
             ),
+        );
+    }
+    Ok(())
+}
+
+/// D5: a vote, or an `ACKEPOCH`, speaks of the log as it will be on the disk. `end`: where that log ends.
+///
+/// # Errors
+/// It does not.
+pub fn a_vote_speaks_of_the_own_log(member: usize, zxid: Zxid, end: Zxid) -> Verdict {
+    if zxid > end && zxid.counter() != 0 {
+        return fail(
+            "D5 a vote speaks of the own log",
+            format!("member {member} says that its log ends at {zxid}; it ends at {end}"),
         );
     }
     Ok(())

@@ -119,7 +119,9 @@ impl Leadership {
         if applied != before && applied != Zxid::new(first.epoch(), 0) {
             return fail(
                 "Z8 a new primary has delivered what was before it",
-                format!("member {member} proposes {first} behind {before}, and its tree is at {applied}"),
+                format!(
+                    "member {member} proposes {first} behind {before}, and its tree is at {applied}"
+                ),
             );
         }
         Ok(())
@@ -138,12 +140,17 @@ impl Leadership {
     ) -> Verdict {
         const CHECKER: &str = "Z11 epochs never go back";
         if after < before {
-            return fail(CHECKER, format!("member {member}: {what} epoch from {before} to {after}"));
+            return fail(
+                CHECKER,
+                format!("member {member}: {what} epoch from {before} to {after}"),
+            );
         }
         if after > accepted {
             return fail(
                 CHECKER,
-                format!("member {member}: {what} epoch {after} was never accepted ({accepted} was)"),
+                format!(
+                    "member {member}: {what} epoch {after} was never accepted ({accepted} was)"
+                ),
             );
         }
         Ok(())

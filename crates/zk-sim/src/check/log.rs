@@ -79,9 +79,15 @@ impl Ledger {
                 );
             }
             if known.bytes != bytes {
-                return fail(CHECKER, format!("member {member} logs another {zxid} than was proposed"));
+                return fail(
+                    CHECKER,
+                    format!("member {member} logs another {zxid} than was proposed"),
+                );
             }
-            if known.by == member && leads && self.leaders.get(&zxid.epoch()) == Some(&(member, life)) {
+            if known.by == member
+                && leads
+                && self.leaders.get(&zxid.epoch()) == Some(&(member, life))
+            {
                 return fail(CHECKER, format!("member {member} proposes {zxid} again"));
             }
             return Ok(Logged::Again);
@@ -101,9 +107,13 @@ impl Ledger {
                 ),
             );
         }
-        let follows = zxid.0 == before.0 + 1 || (zxid.counter() == 1 && zxid.epoch() > before.epoch());
+        let follows =
+            zxid.0 == before.0 + 1 || (zxid.counter() == 1 && zxid.epoch() > before.epoch());
         if !follows {
-            return fail(CHECKER, format!("member {member} proposes {zxid} behind {before}: a gap"));
+            return fail(
+                CHECKER,
+                format!("member {member} proposes {zxid} behind {before}: a gap"),
+            );
         }
         let txn = match LoggedTxn::decode(bytes) {
             Ok(txn) => txn,
@@ -114,6 +124,25 @@ impl Ledger {
         }
         self.proposed.insert(zxid, Proposed { before, by: member, bytes: bytes.clone(), txn });
         Ok(Logged::Proposed { first })
+    }
+
+    /// Z12, for what is on a disk: a transaction stands behind what it was proposed behind. (The zxid of
+    /// an epoch's beginning is that of a state, and no transaction's.)
+    ///
+    /// # Errors
+    /// It does not.
+    pub fn a_log_on_disk_has_no_gap(&self, member: usize, zxid: Zxid, behind: Zxid) -> Verdict {
+        let Some(known) = self.proposed.get(&zxid) else { return Ok(()) };
+        if known.before == behind || (behind.counter() == 0 && known.before < behind) {
+            return Ok(());
+        }
+        fail(
+            "Z12 a log on disk has no gap",
+            format!(
+                "on the disk of member {member} {zxid} is behind {behind}; it was proposed behind {}",
+                known.before
+            ),
+        )
     }
 
     /// A server on its own has lost what is behind `end`: without epochs it uses these numbers again.

@@ -1,8 +1,22 @@
 //! What must hold, whatever happens: one file for each family of promises.
 //!
-//! The ids (Z1, D1, C1, ...) are those of the list of invariants in `ARCHITECTURE.md`. Checkers look at
-//! what can be observed: packets on links, writes to disks, the zxid and digest of each member's tree,
-//! frames at clients. They share no code with what they check, but for the codecs.
+//! Checkers look at what can be observed: packets on links, writes to disks, the zxid and digest of each
+//! member's tree, frames at clients. They share no code with what they check, but for the codecs. Each
+//! names what it checks:
+//!
+//! - **Zab.** Z1 one leader per epoch. Z2 committed prefixes agree. Z3 what is delivered was proposed. Z4
+//!   agreement. Z5 total order. Z6, Z7 local and global primary order. Z8 primary integrity. Z9 a new
+//!   leader has all that was committed. Z10 what is committed is never truncated. Z11 epochs and applied
+//!   zxids never go back. Z12 logs have no gap. Z13 the same zxid is the same transaction and tree.
+//! - **Durability.** D1 acknowledged is on disk. D2 history, then epoch, then acknowledgement. D3 a failed
+//!   sync ends the process. D5 memory is never ahead of the disk. D7 what is received is what was stored.
+//! - **Clients.** C1 writes are linearizable. C2 first in, first out in a session. C3 a read equals the
+//!   state at its zxid. C4 a session never sees an older zxid. C5 done once, or once or never if nobody
+//!   said. C6 a multi is whole. C7 reads after sync. C8 sequence names are unique and increase.
+//! - **Sessions.** S1, S2 ephemerals end with their session. S3 no expiry before the timeout. S4 no second
+//!   life. S5 a password is asked for. S6 a moved session's old connection changes nothing.
+//! - **Watches.** W1 events before replies that show the change. W2 once. W3 none missed. W4 in order.
+//! - **Liveness.** L1 without faults an ensemble is of use within ten seconds. L2 no zombies.
 
 pub mod client;
 pub mod commit;
@@ -72,7 +86,9 @@ impl Checks {
         if known != digest {
             return fail(
                 CHECKER,
-                format!("at {zxid} member {member} has digest {digest:x}, member {by} has {known:x}"),
+                format!(
+                    "at {zxid} member {member} has digest {digest:x}, member {by} has {known:x}"
+                ),
             );
         }
         Ok(())

@@ -51,7 +51,11 @@ impl Sessions {
     ///
     /// # Errors
     /// It has not begun, or it has ended, or it begins again.
-    pub fn sessions_begin_once_and_end_for_ever(&mut self, header: &TxnHeader, txn: &Txn) -> Verdict {
+    pub fn sessions_begin_once_and_end_for_ever(
+        &mut self,
+        header: &TxnHeader,
+        txn: &Txn,
+    ) -> Verdict {
         const CHECKER: &str = "S2 S4 sessions begin once and end for ever";
         let TxnHeader { client_id: id, zxid, .. } = *header;
         match txn {

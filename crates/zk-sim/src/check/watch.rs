@@ -110,7 +110,11 @@ impl Watches {
     ///
     /// # Errors
     /// None of them does, or it waits for another one first.
-    pub fn an_event_is_the_next_that_is_waited_for(&mut self, model: &Model, event: &Event) -> Verdict {
+    pub fn an_event_is_the_next_that_is_waited_for(
+        &mut self,
+        model: &Model,
+        event: &Event,
+    ) -> Verdict {
         const CHECKER: &str = "W2 W4 an event is the next that is waited for";
         let mut wanted = false;
         let mut fired = Vec::new();
@@ -120,7 +124,10 @@ impl Watches {
             }
             let first = model.first_event(&watch.1, *since, |event_type| watch.0.wants(event_type));
             if first != Some(event) {
-                return fail(CHECKER, format!("{watch:?} set at {since}: {event:?} instead of {first:?}"));
+                return fail(
+                    CHECKER,
+                    format!("{watch:?} set at {since}: {event:?} instead of {first:?}"),
+                );
             }
             wanted = true;
             fired.push(watch.clone());
@@ -133,7 +140,8 @@ impl Watches {
                 continue;
             }
             let coming = (*next..).zip(model.events.get(*next..).unwrap_or_default());
-            let Some((place, found)) = coming.into_iter().find(|(_, event)| covers(watch, event)) else {
+            let Some((place, found)) = coming.into_iter().find(|(_, event)| covers(watch, event))
+            else {
                 continue;
             };
             if found.zxid > event.zxid {
@@ -166,7 +174,10 @@ impl Watches {
             if let Some(first) = first
                 && first.zxid <= zxid
             {
-                return fail(CHECKER, format!("a reply at {zxid}; {watch:?} set at {since} misses {first:?}"));
+                return fail(
+                    CHECKER,
+                    format!("a reply at {zxid}; {watch:?} set at {since} misses {first:?}"),
+                );
             }
         }
         for (watch, next) in &self.next {

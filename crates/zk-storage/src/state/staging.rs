@@ -34,7 +34,7 @@ impl StagedId {
 
 /// A whole snapshot on disk, durable, which counts for nothing yet.
 ///
-/// Write [`Write::InstallSnapshot`](crate::Write::InstallSnapshot) with its id to the log, then
+/// Append the batch of [`Write::InstallSnapshot`](crate::Write::InstallSnapshot) to the log, then
 /// [`State::install`] it; or [`State::discard`] it. One that is lost is discarded by the next start.
 #[derive(Debug, PartialEq, Eq)]
 pub struct StagedState {
@@ -79,7 +79,7 @@ impl State {
     }
 
     /// Makes the staged snapshot the state, durably. The log must say so already: call it as soon as
-    /// the append of [`Write::InstallSnapshot`](crate::Write::InstallSnapshot) has returned.
+    /// the append of its [`Write::InstallSnapshot`](crate::Write::InstallSnapshot) has returned.
     ///
     /// No checkpoint may be begun between that append and the moment when the tree in memory is the
     /// snapshot's, and none that was begun before may be finished after it

@@ -11,6 +11,8 @@
 //! - What a reader is reading is never overwritten: its segment is removed instead of recycled.
 //! - A truncation leads to a transaction that is there, or to where the log begins; never below what
 //!   the state has.
+//! - An installed snapshot has a current epoch behind it, in its own batch. One that lacks it is part of
+//!   a torn write: opening the log cuts it off, and what stands before it counts again.
 
 mod error;
 mod index;
@@ -91,10 +93,15 @@ pub enum Write {
     },
     /// Voids every transaction: a snapshot takes their place, which may be of any zxid, below or above
     /// the last one too. Epochs stay.
+    ///
+    /// What it voids may be all that is left of committed transactions above its zxid, until the log
+    /// holds the leader's history up to its epoch (ZOOKEEPER-2872, 3642). So a
+    /// [`Self::CurrentEpoch`] must follow in the same batch: after a crash all up to that is there, or
+    /// nothing of it.
     InstallSnapshot {
         /// What the snapshot is of; the last zxid from here on.
         zxid: Zxid,
-        /// Where it is: [`State::install`](crate::State::install) it when this is durable.
+        /// Where it is: [`State::install`](crate::State::install) it when the batch is durable.
         staged: StagedId,
     },
 }
@@ -214,9 +221,18 @@ impl Log {
     /// [`LogError::BelowState`] is fatal too, though nothing was written then.
     ///
     /// # Panics
-    /// When the batch breaks the order of zxids or epochs, or after a fatal error.
+    /// When the batch breaks the order of zxids or epochs, installs a snapshot without a current epoch
+    /// behind it, or comes after a fatal error.
     pub fn append(&mut self, writes: &[Write]) -> Result<(), LogError> {
         assert!(!self.failed, "nothing may be appended after a fatal error");
+        let closing = writes
+            .iter()
+            .rev()
+            .find(|write| matches!(write, Write::InstallSnapshot { .. } | Write::CurrentEpoch(_)));
+        assert!(
+            !matches!(closing, Some(Write::InstallSnapshot { .. })),
+            "a snapshot is installed without the current epoch that makes it count"
+        );
         if writes.is_empty() {
             return Ok(());
         }
@@ -385,6 +401,8 @@ impl Log {
         if let Some(zxid) = installed {
             // The state is there as soon as it is installed, or recovered.
             self.applied.store(zxid.0, Ordering::Release);
+            // If this batch were taken for a torn one, another log would meet the new state.
+            return self.watermark.note(self.durable_position());
         }
         self.watermark.maybe_note(self.durable_position())
     }

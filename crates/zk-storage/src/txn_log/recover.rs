@@ -25,7 +25,8 @@ use crate::txn_log::{
 impl Log {
     /// Opens the log in a folder; makes a new one where there is none.
     ///
-    /// A bad record at the end is a write that a crash cut short: the log ends before it. A bad
+    /// A bad record at the end is a write that a crash cut short: the log ends before it; or before
+    /// the installed snapshot in the same batch, if the current epoch that closes it is not there. A bad
     /// record that was acknowledged is an error.
     pub(crate) fn open(
         lock: FolderLock,
@@ -47,16 +48,20 @@ impl Log {
         }
 
         let (starts, unused) = split_unused(&mut segments)?;
-        let mut walk = Walk::new(&starts);
-        for (index, (segment, start)) in segments.iter().zip(&starts).enumerate() {
-            walk.segment(segment, start, starts.get(index + 1))?;
+        let mut walk = Walk::of(&segments, &starts, None)?;
+        let Tail { end, problem, .. } = walk.tail;
+        let read = walk.index.last;
+        // A torn batch may be cut in front of its bad record.
+        let unfinished = walk.unfinished;
+        if unfinished.is_some() {
+            walk = Walk::of(&segments, &starts, unfinished)?;
         }
-        let Walk { index, epochs, tail: Tail { end, checksum, problem } } = walk;
+        let Walk { index, epochs, tail: Tail { end: cut, checksum, .. }, .. } = walk;
         let segment = segments.pop().expect("a new log has its first segment");
         let (is_new, last) = (index.used.is_empty(), index.last);
         let position = Position { seq: segment.seq, offset: end };
         let damage = |segment: &Segment, offset, problem| {
-            Err(LogError::Corrupt { path: segment.path.clone(), offset, after: last, problem })
+            Err(LogError::Corrupt { path: segment.path.clone(), offset, after: read, problem })
         };
         if let Some(unused) = &unused
             && (acknowledged.is_some_and(|acknowledged| acknowledged.seq == unused.seq)
@@ -76,10 +81,19 @@ impl Log {
         {
             return damage(&segment, end, problem);
         }
-        if problem != Problem::NoRecord {
-            let path = segment.path.display();
-            tracing::info!(segment = %path, end, %last, "cut a write that never completed");
+        let position = Position { seq: segment.seq, offset: cut };
+        if unfinished.is_some()
+            && (acknowledged.is_some_and(|acknowledged| acknowledged > position)
+                || Scanner::was_durable(Arc::clone(&segment), cut)?)
+        {
+            // Its batch was acknowledged, and so was the current epoch that is not there.
+            return damage(&segment, cut, Problem::Unconnected);
         }
+        if problem != Problem::NoRecord || unfinished.is_some() {
+            let path = segment.path.display();
+            tracing::info!(segment = %path, end = cut, %last, "cut a write that never completed");
+        }
+        let end = cut;
 
         // Where the next record will stand, nothing of a torn one may stay: if the sector with the
         // beginning of that new record were all that is written, it could make the torn one whole.
@@ -192,11 +206,22 @@ struct Tail {
     problem: Problem,
 }
 
+/// Where the records of a segment end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Limit {
+    /// Here: all before this is to be whole.
+    Known(u64),
+    /// Where the first bad one stands.
+    Unknown,
+}
+
 /// What reading the whole log finds out.
 struct Walk {
     index: Index,
     epochs: Epochs,
     tail: Tail,
+    /// An installed snapshot that no current epoch stands behind.
+    unfinished: Option<Position>,
 }
 
 impl Walk {
@@ -206,15 +231,35 @@ impl Walk {
             .first()
             .map_or_else(Default::default, |(record, start)| (Zxid(record.zxid), epochs_of(start)));
         let tail = Tail { end: RECORDS_AT, checksum: 0, problem: Problem::NoRecord };
-        Self { index: Index::new(last), epochs, tail }
+        Self { index: Index::new(last), epochs, tail, unfinished: None }
     }
 
-    /// Reads one segment to its end, which the next segment knows.
+    /// Reads all segments, the last one up to `cut` or its end.
+    fn of(
+        segments: &[Arc<Segment>],
+        starts: &[(Record, Start)],
+        cut: Option<Position>,
+    ) -> Result<Self, LogError> {
+        let mut walk = Self::new(starts);
+        for (index, (segment, start)) in segments.iter().zip(starts).enumerate() {
+            let limit = match starts.get(index + 1) {
+                Some((_, next)) => Limit::Known(next.previous_end.min(segment.len)),
+                None => match cut {
+                    Some(cut) => Limit::Known(cut.offset),
+                    None => Limit::Unknown,
+                },
+            };
+            walk.segment(segment, start, limit)?;
+        }
+        Ok(walk)
+    }
+
+    /// Reads one segment to its end.
     fn segment(
         &mut self,
         segment: &Arc<Segment>,
         (_, start): &(Record, Start),
-        next: Option<&(Record, Start)>,
+        limit: Limit,
     ) -> Result<(), LogError> {
         if self.index.used.is_empty() {
             // Nothing is left of what stood before the first segment.
@@ -222,12 +267,15 @@ impl Walk {
             self.tail.checksum = start.previous_checksum;
         }
         self.index.begin_segment(Arc::clone(segment));
-        let limit = next.map_or(segment.len, |(_, start)| start.previous_end.min(segment.len));
-        let mut scanner = Scanner::new(Arc::clone(segment), RECORDS_AT, limit);
+        let to = match limit {
+            Limit::Known(end) => end,
+            Limit::Unknown => segment.len,
+        };
+        let mut scanner = Scanner::new(Arc::clone(segment), RECORDS_AT, to);
         let problem = loop {
             match scanner.step()? {
                 Step::Limit => break Problem::NoRecord,
-                Step::Bad(problem) if next.is_none() => break problem,
+                Step::Bad(problem) if limit == Limit::Unknown => break problem,
                 Step::Bad(problem) => return Err(self.damage(segment, scanner.offset, problem)),
                 Step::Record(record) => {
                     let at = Position { seq: segment.seq, offset: record.offset };
@@ -256,7 +304,9 @@ impl Walk {
         let epoch = i32::try_from(record.zxid).map(Epoch);
         match record.kind {
             Kind::Start => Start::from_bytes(&record.payload).is_some_and(|start| {
-                zxid == self.index.last
+                // A writer begins with it: it is never within a batch.
+                self.unfinished.is_none()
+                    && zxid == self.index.last
                     && epochs_of(&start) == self.epochs
                     && start.previous_end == self.tail.end
                     && start.previous_checksum == self.tail.checksum
@@ -274,6 +324,7 @@ impl Walk {
             Kind::CurrentEpoch => {
                 let before = self.epochs.current;
                 self.epochs.current = epoch.unwrap_or(before);
+                self.unfinished = None;
                 epoch.is_ok_and(|epoch| epoch >= before)
             }
             Kind::Truncate => {
@@ -287,6 +338,7 @@ impl Walk {
                 if let Some(staged) = staged {
                     self.index.apply(Change::Install(Install { at, zxid, staged }));
                     self.index.last = zxid;
+                    self.unfinished.get_or_insert(at);
                 }
                 staged.is_some()
             }

@@ -34,6 +34,12 @@ fn txn(zxid: i64, len: usize) -> Write {
     Write::Txn { zxid: Zxid(zxid), payload: payload.into() }
 }
 
+/// A snapshot, and the epoch that makes it count.
+fn install(zxid: i64, staged: u64, epoch: i32) -> [Write; 2] {
+    let install = Write::InstallSnapshot { zxid: Zxid(zxid), staged: StagedId(staged) };
+    [install, Write::CurrentEpoch(Epoch(epoch))]
+}
+
 fn read(log: &Log, after: i64) -> Vec<Write> {
     let reader = log.handle().read_after(Zxid(after)).unwrap();
     reader.map(|txn| txn.map(|(zxid, payload)| Write::Txn { zxid, payload }).unwrap()).collect()
@@ -709,8 +715,9 @@ fn a_truncation_below_the_state_is_refused() {
     assert_eq!(log.last(), Zxid(30), "nothing of the batch was written");
     log.append(&[Write::Truncate { zxid: Zxid(20) }]).unwrap();
     // Behind a snapshot, what it is of is the limit.
-    let install = Write::InstallSnapshot { zxid: Zxid(12), staged: StagedId(1) };
-    log.append(&[install, txn(14, 1), txn(15, 1), Write::Truncate { zxid: Zxid(14) }]).unwrap();
+    let [install, epoch] = install(12, 1, 0);
+    let truncate = Write::Truncate { zxid: Zxid(14) };
+    log.append(&[install, txn(14, 1), txn(15, 1), truncate, epoch]).unwrap();
     log.append(&[Write::Truncate { zxid: Zxid(12) }]).unwrap();
     assert_eq!((log.last(), log.handle().bounds()), (Zxid(12), (Zxid(12), Zxid(12))));
     let err = log.append(&[Write::Truncate { zxid: Zxid(11) }]).unwrap_err();
@@ -728,7 +735,7 @@ fn a_snapshot_voids_everything_before_it() {
         }
         let old = log.handle().read_after(Zxid(4)).unwrap();
         let (staged, used) = (StagedId(7), segments(folder.path()).len());
-        log.append(&[Write::InstallSnapshot { zxid: Zxid(zxid), staged }]).unwrap();
+        log.append(&install(zxid, staged.0, 2)).unwrap();
         assert_eq!(log.handle().bounds(), (Zxid(zxid), Zxid(zxid)));
         log.append(&[txn(zxid + 2, 10)]).unwrap();
         for purge in [false, true] {
@@ -778,8 +785,174 @@ fn without_forced_syncs_a_snapshot_is_durable_all_the_same() {
     log.append(&[txn(1, 1)]).unwrap();
     log.append(&[txn(2, 1)]).unwrap();
     assert!(log.durable_end < log.end);
-    log.append(&[Write::InstallSnapshot { zxid: Zxid(9), staged: StagedId(1) }]).unwrap();
+    log.append(&install(9, 1, 0)).unwrap();
     assert_eq!(log.durable_end, log.end);
+}
+
+#[test]
+#[should_panic(expected = "without the current epoch")]
+fn a_snapshot_without_an_epoch_behind_it_is_refused() {
+    let folder = folder();
+    let [install, epoch] = install(9, 1, 1);
+    open(folder.path()).append(&[epoch, install, txn(10, 1)]).unwrap();
+}
+
+/// Writes the batch behind what is there, of which only the first `kept` records reach the disk.
+fn append_torn(folder: &Path, batch: &[Write], kept: usize) {
+    let mut log = open(folder);
+    let before = contents(folder);
+    log.append(batch).unwrap();
+    let segment = log.segment.path.clone();
+    let lost: usize = batch[kept..].iter().map(|write| record_len(write.payload_len())).sum();
+    let from = in_memory(log.end) - lost;
+    drop(log);
+    let file = fs::OpenOptions::new().write(true).open(&segment).unwrap();
+    let old = before.get(&segment).map_or(&[][..], Vec::as_slice);
+    let now = fs::read(&segment).unwrap();
+    let lost: Vec<u8> = (from..now.len()).map(|at| old.get(at).copied().unwrap_or(0)).collect();
+    file.write_all_at(&lost, from as u64).unwrap();
+    fs::write(folder.join("watermark"), &before[&folder.join("watermark")]).unwrap();
+}
+
+#[test]
+fn a_torn_switch_to_a_snapshot_has_not_happened() {
+    // In the segment of what was before, and in a new one; and behind another snapshot.
+    for (fill, earlier) in [(10, false), (50_000, false), (10, true), (50_000, true)] {
+        for zxid in [0, 12, 100] {
+            let [install_it, current] = install(zxid, 7, 5);
+            let batch = [
+                Write::AcceptedEpoch(Epoch(5)),
+                install_it,
+                txn(zxid + 1, fill),
+                Write::Truncate { zxid: Zxid(zxid) },
+                txn(zxid + 2, 10),
+                current,
+                txn(zxid + 3, 10),
+            ];
+            for kept in 0..=batch.len() {
+                let context = format!("{kept} records of {batch:?}");
+                let folder = folder();
+                let mut log = open(folder.path());
+                log.append(&[Write::AcceptedEpoch(Epoch(3)), Write::CurrentEpoch(Epoch(2))])
+                    .unwrap();
+                if earlier {
+                    log.append(&install(9, 6, 3)).unwrap();
+                }
+                for zxid in 10..=14 {
+                    log.append(&[txn(zxid, 3000)]).unwrap();
+                }
+                let before = (log.handle().bounds(), log.epochs(), read(&log, 9));
+                drop(log);
+                append_torn(folder.path(), &batch, kept);
+                // A recovery leaves it as it found it.
+                for _ in 0..2 {
+                    let log = open(folder.path());
+                    let handle = log.handle();
+                    let installed = handle.install().map(|install| install.staged);
+                    if kept < 6 {
+                        let (bounds, mut epochs, txns) = before.clone();
+                        // What stands in front of the snapshot counts for itself.
+                        epochs.accepted = Epoch(if kept == 0 { 3 } else { 5 });
+                        assert_eq!((handle.bounds(), log.epochs()), (bounds, epochs), "{context}");
+                        assert_eq!(read(&log, 9), txns, "{context}");
+                        assert_eq!(handle.floor(Zxid(13)).unwrap(), Some(Zxid(13)), "{context}");
+                        assert_eq!(installed, earlier.then_some(StagedId(6)), "{context}");
+                    } else {
+                        let last = zxid + if kept == 6 { 2 } else { 3 };
+                        let both = Epochs { accepted: Epoch(5), current: Epoch(5) };
+                        assert_eq!(handle.bounds(), (Zxid(zxid), Zxid(last)), "{context}");
+                        assert_eq!((log.epochs(), installed), (both, Some(StagedId(7))));
+                    }
+                }
+                // And it goes on, in place of what was cut.
+                let mut log = open(folder.path());
+                let last = log.last().0;
+                let next = [txn(last + 1, 5), txn(last + 2, 900)];
+                log.append(&next).unwrap();
+                let mut expected = read(&log, log.handle().bounds().0.0);
+                for at in 3..60 {
+                    drop(log);
+                    log = open(folder.path());
+                    assert_eq!(read(&log, log.handle().bounds().0.0), expected, "{context}");
+                    // Over every place where a record of the torn batch stands.
+                    expected.push(txn(last + at, 8 * (at as usize % 5)));
+                    log.append(&expected[expected.len() - 1..]).unwrap();
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_snapshot_that_was_acknowledged_and_lacks_its_epoch_is_damage() {
+    let whole = [install(9, 6, 3).to_vec(), vec![txn(10, 5)]].concat();
+    for (noted, behind) in [(true, false), (false, true)] {
+        let folder = folder();
+        let mut log = open(folder.path());
+        log.append(&[txn(1, 5)]).unwrap();
+        log.note_watermark().unwrap();
+        let (at, watermark) = (log.end, fs::read(folder.path().join("watermark")).unwrap());
+        log.append(&whole).unwrap();
+        // It does not wait for its time.
+        let noted_now = fs::read(folder.path().join("watermark")).unwrap();
+        let bad = at + record_len(StagedId::LEN) as u64;
+        if behind {
+            log.append(&[txn(11, 5)]).unwrap();
+        }
+        let segment = log.segment.path.clone();
+        drop(log);
+        let watermark = if noted { noted_now } else { watermark };
+        fs::write(folder.path().join("watermark"), watermark).unwrap();
+        let file = fs::OpenOptions::new().write(true).open(&segment).unwrap();
+        file.write_all_at(&[0xff], bad + 4).unwrap();
+        let err = try_open(folder.path(), 16 * PAGE).unwrap_err();
+        assert!(matches!(err, LogError::Corrupt { offset, .. } if offset == bad), "{err}");
+    }
+    // Whole records that no writer leaves.
+    let start = Start {
+        previous_end: 0,
+        previous_checksum: 0,
+        accepted_epoch: 2,
+        current_epoch: 1,
+        nonce: 1,
+    };
+    let records = [
+        (Kind::Start, 4, start.to_bytes().to_vec()),
+        (Kind::Install, 3, StagedId(3).to_bytes().to_vec()),
+    ];
+    let at = RECORDS_AT + START_LEN;
+    let end = at + record_len(StagedId::LEN) as u64;
+    let checksum = {
+        let folder = folder();
+        last_checksum(&write_raw(folder.path(), &records))
+    };
+    let second = Start { previous_end: end, previous_checksum: checksum, ..start };
+    for (record, offset) in [
+        ((Kind::Start, 3, second.to_bytes().to_vec()), Some(end)),
+        ((Kind::CurrentEpoch, 1, Vec::new()), None),
+    ] {
+        let folder = folder();
+        write_raw(folder.path(), &[&records[..], &[record]].concat());
+        match (try_open(folder.path(), 16 * PAGE), offset) {
+            (Ok(log), None) => assert_eq!(log.last(), Zxid(3)),
+            (
+                Err(LogError::Corrupt { offset, problem: Problem::Unconnected, .. }),
+                Some(expected),
+            ) => {
+                assert_eq!(offset, expected);
+            }
+            (opened, _) => panic!("{:?}", opened.map(drop)),
+        }
+    }
+    // The watermark stands behind it.
+    let folder = folder();
+    write_raw(folder.path(), &records);
+    let (mut watermark, _) = Watermark::open(folder.path()).unwrap();
+    watermark.note(Position { seq: 1, offset: end }).unwrap();
+    let err = try_open(folder.path(), 16 * PAGE).unwrap_err();
+    assert!(matches!(err, LogError::Corrupt { offset, .. } if offset == at), "{err}");
+    watermark.note(Position { seq: 1, offset: at }).unwrap();
+    assert_eq!(open(folder.path()).last(), Zxid(4));
 }
 
 /// Random appends, preparations, purges, reopenings and torn writes against a list.
@@ -815,8 +988,9 @@ fn crash_and_recover(seed: u64) {
                 drop(log);
                 tear(folder.path(), &before, &mut prng);
                 log = open(folder.path());
-                // Some prefix of the batch made it.
-                let kept = (0..=batch.len()).find(|&kept| {
+                // Some prefix of the batch made it, and with a snapshot what it counts with.
+                let legal = (0..=batch.len()).filter(|&kept| is_closed(&batch[..kept]));
+                let kept = legal.into_iter().find(|&kept| {
                     let mut model = model.clone();
                     batch[..kept].iter().for_each(|write| model.apply(write));
                     model.is(&log)
@@ -832,6 +1006,16 @@ fn crash_and_recover(seed: u64) {
         }
         assert!(model.is(&log), "{context}");
     }
+}
+
+/// Whether an epoch stands behind every snapshot.
+fn is_closed(writes: &[Write]) -> bool {
+    let kind = |write: &Write| match write {
+        Write::InstallSnapshot { .. } => Some(false),
+        Write::CurrentEpoch(_) => Some(true),
+        Write::Txn { .. } | Write::AcceptedEpoch(_) | Write::Truncate { .. } => None,
+    };
+    writes.iter().rev().find_map(kind).unwrap_or(true)
 }
 
 #[derive(Clone, Default)]
@@ -869,7 +1053,11 @@ impl Model {
             after.apply(&write);
             write
         });
-        batch.collect()
+        let mut batch: Vec<_> = batch.collect();
+        if !is_closed(&batch) {
+            batch.push(Write::CurrentEpoch(after.epochs.current));
+        }
+        batch
     }
 
     fn apply(&mut self, write: &Write) {

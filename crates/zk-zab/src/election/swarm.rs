@@ -330,8 +330,8 @@ impl Ensemble {
                             self.look(id);
                         }
                     }
-                    _ if established => self.look(id),
-                    _ if self.deserted(id) || now_ms - since_ms > CONNECT_LIMIT_MS => self.look(id),
+                    _ if established => self.look(id), // its leader has left
+                    _ if self.deserted(id) || now_ms - since_ms > CONNECT_LIMIT_MS => self.look(id), // it never comes
                     _ => {} // it waits for its leader
                 }
             }

@@ -4,7 +4,7 @@ use zk_proto::Zxid;
 use zk_proto::quorum::{PacketType, QuorumPacket};
 
 use super::discovery::Handled;
-use super::{Leader, LearnerLink};
+use super::{Leader, LearnerLink, LinkState};
 use crate::Action;
 use crate::core::{Core, Exit};
 use crate::packet::{bare, txn as txn_packet};
@@ -129,6 +129,12 @@ impl Leader {
         }
         if !self.is_quorum(core, true, LearnerLink::is_known) {
             return Err(Exit::Leave("too many followers are gone"));
+        }
+        let has_all = |link: &LearnerLink| {
+            link.state == LinkState::UpToDate && link.acked >= core.tail.last()
+        };
+        if core.reluctant && self.is_quorum(core, false, has_all) {
+            return Err(Exit::Leave("the disk is nearly full, and others can lead"));
         }
         if !self.may_propose(core) && core.tail.uncommitted_len() == 0 {
             info!(zxid = %self.last_proposed, "the counter of zxids is used up");

@@ -118,8 +118,7 @@ impl Leader {
         }
         self.send_epoch(core, at);
         // Whoever has accepted this epoch before does not count as accepting it now.
-        let may_count =
-            |link: &LearnerLink| link.epoch_acked || link.accepted_epoch < self.epoch;
+        let may_count = |link: &LearnerLink| link.epoch_acked || link.accepted_epoch < self.epoch;
         if self.phase == Phase::EpochAcks
             && voter
             && accepted_epoch == self.epoch
@@ -180,7 +179,8 @@ impl Leader {
         learner.epoch_acked = has_say && learner.voter;
         learner.state = LinkState::EpochAcked(packet.zxid.max(Zxid::ZERO));
         if self.phase == Phase::EpochAcks {
-            let newer = (Epoch(ack.current_epoch), packet.zxid) > (self.initial_epoch, self.initial);
+            let newer =
+                (Epoch(ack.current_epoch), packet.zxid) > (self.initial_epoch, self.initial);
             if learner.epoch_acked && newer {
                 info!(learner = %learner.id, epoch = ack.current_epoch, zxid = %packet.zxid,
                     own_epoch = %self.initial_epoch, own_zxid = %self.initial,
@@ -213,11 +213,7 @@ impl Leader {
             core.config_version_seen = crate::packet::epoch_zxid(self.epoch).0;
         }
         core.set_current_epoch(self.epoch);
-        for at in 0..self.links.len() {
-            if matches!(self.links[at].state, LinkState::EpochAcked(_)) {
-                self.synchronize(core, at, history);
-            }
-        }
+        self.synchronize_all(core, history);
         self.maybe_establish(core)
     }
 }

@@ -170,8 +170,12 @@ impl Leader {
 
     /// How many of the voters, itself included, `counts` is true of.
     fn is_quorum(&self, core: &Core, own: bool, counts: impl Fn(&LearnerLink) -> bool) -> bool {
-        let mut servers: BTreeSet<ServerId> =
-            self.links.iter().filter(|link| link.voter && counts(link)).map(|link| link.id).collect();
+        let mut servers: BTreeSet<ServerId> = self
+            .links
+            .iter()
+            .filter(|link| link.voter && counts(link))
+            .map(|link| link.id)
+            .collect();
         if own {
             servers.insert(core.id());
         }
@@ -246,9 +250,11 @@ impl Leader {
         gone: &LearnerLink,
         history: &dyn History,
     ) -> Result<(), Exit> {
-        if let Some(at) = self.links.iter().position(
-            |link| matches!(&link.state, LinkState::Duplicate(_) if link.id == gone.id),
-        ) {
+        if let Some(at) = self
+            .links
+            .iter()
+            .position(|link| matches!(&link.state, LinkState::Duplicate(_) if link.id == gone.id))
+        {
             self.admit_duplicate(core, at, history)?;
         }
         // Who has lost its leader's link looks for a quorum that follows that leader. There is none
@@ -390,8 +396,13 @@ impl Leader {
         self.maybe_synchronize(core, history)
     }
 
-    pub(crate) fn on_epoch_current(&mut self, core: &mut Core) -> Result<(), Exit> {
+    pub(crate) fn on_epoch_current(
+        &mut self,
+        core: &mut Core,
+        history: &dyn History,
+    ) -> Result<(), Exit> {
         self.synced = true;
+        self.synchronize_all(core, history);
         self.maybe_establish(core)
     }
 

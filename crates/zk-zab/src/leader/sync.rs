@@ -3,16 +3,29 @@ use zk_proto::quorum::{PacketType, QuorumPacket};
 
 use super::discovery::Handled;
 use super::{Leader, LinkState, Phase};
+use crate::bugs::{Bug, seeded};
 use crate::core::{Core, Exit};
 use crate::packet::{bare, epoch_zxid, new_leader, txn, up_to_date};
 use crate::sync_plan::{self, Method, Request};
 use crate::{Action, History};
 
 impl Leader {
+    /// Sends everybody that waits for it what it needs.
+    pub(super) fn synchronize_all(&mut self, core: &mut Core, history: &dyn History) {
+        for at in 0..self.links.len() {
+            self.synchronize(core, at, history);
+        }
+    }
+
     /// Sends a learner everything that it needs, and takes it into broadcast: in one step, so that
     /// nothing is proposed or committed in between (ZOOKEEPER-3104).
     pub(super) fn synchronize(&mut self, core: &mut Core, at: usize, history: &dyn History) {
         let LinkState::EpochAcked(zxid) = self.links[at].state else { return };
+        if core.is_installing() {
+            // The snapshot that this server got last does not count yet, and what is on disk is what
+            // was there before: not its history. It counts with its own epoch.
+            return;
+        }
         let link = self.links[at].link;
         // Before it is established, a leader sends its whole initial history as committed, as
         // upstream does: a learner of upstream's has only that on disk when it acknowledges
@@ -46,6 +59,10 @@ impl Leader {
         if let Some((after, to)) = plan.history {
             core.act(Action::SendHistory { link, after, to });
         }
+        let early = seeded(Bug::EarlyNewLeader) && plan.method == Method::Snap;
+        if early {
+            core.send(link, new_leader(self.epoch, &core.members_text()));
+        }
         let observer = self.links[at].observer;
         for (zxid, bytes) in core.tail.after(plan.memory_after) {
             let committed = *zxid <= target;
@@ -59,8 +76,9 @@ impl Leader {
                 core.actions.push_back(Action::Send { link, packet });
             }
         }
-        let members = core.members_text();
-        core.send(link, new_leader(self.epoch, &members));
+        if !early {
+            core.send(link, new_leader(self.epoch, &core.members_text()));
+        }
         let learner = &mut self.links[at];
         learner.state = LinkState::Syncing;
         learner.sync_target = target;

@@ -1,6 +1,6 @@
 use tracing::info;
+use zk_proto::Record;
 use zk_proto::quorum::{LeaderInfo, PROTOCOL_VERSION, PacketType, QuorumPacket};
-use zk_proto::{Record, Zxid};
 
 use super::{Learner, Phase};
 use crate::core::{Core, Exit};
@@ -58,16 +58,15 @@ impl Learner {
     /// The epoch is accepted, and that is on disk.
     pub(crate) fn on_epoch_accepted(&mut self, core: &mut Core) {
         if self.phase == Phase::AcceptingEpoch {
-            let current_epoch = if self.promised { NONE } else { core.current_epoch.0 };
-            self.acknowledge_epoch(core, current_epoch);
+            // A server that may have lost its data is not to be counted either.
+            let none = self.promised || self.has_no_say;
+            self.acknowledge_epoch(core, if none { NONE } else { core.current_epoch.0 });
         }
     }
 
     fn acknowledge_epoch(&mut self, core: &mut Core, current_epoch: i32) {
         self.phase = Phase::EpochAcked;
         self.heard_ms = core.now_ms;
-        // Upstream's leaders do not count a server without a database, which has no zxid.
-        let zxid = if self.has_no_say { Zxid(-1) } else { core.tail.last() };
-        core.send(self.link, ack_epoch(zxid, current_epoch));
+        core.send(self.link, ack_epoch(core.tail.last(), current_epoch));
     }
 }

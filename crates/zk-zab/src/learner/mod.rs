@@ -10,6 +10,7 @@ use tracing::{debug, info, warn};
 use zk_proto::quorum::{PacketType, QuorumPacket};
 use zk_proto::{Epoch, ServerId, Zxid};
 
+use crate::bugs::{Bug, seeded};
 use crate::core::{Core, Exit};
 use crate::{Action, LinkId, ServingRole};
 use sync::Sync;
@@ -202,6 +203,12 @@ impl Learner {
 
     /// A transaction is on disk.
     pub(crate) fn on_logged(&mut self, core: &mut Core, zxid: Zxid) {
+        if seeded(Bug::PartialAck) && self.phase == Phase::Persisting {
+            return self.on_epoch_current(core);
+        }
+        if seeded(Bug::AckRace) && self.phase == Phase::Persisting && !self.observer {
+            return self.ack_if_uncommitted(core, zxid);
+        }
         match self.phase {
             Phase::Synced | Phase::Broadcast if !self.observer => self.ack(core, zxid),
             // What comes before `NEWLEADER` is acknowledged with or behind that.

@@ -6,9 +6,10 @@ use zk_proto::{ServerId, Zxid};
 
 use super::discovery::Handled;
 use super::{Learner, Phase};
-use crate::core::{Core, Exit};
+use crate::bugs::{Bug, seeded};
+use crate::core::{Core, Done, Exit};
 use crate::packet::epoch_zxid;
-use crate::{Action, LinkId, Members};
+use crate::{Action, LinkId, Members, Write};
 
 /// A synchronization as it goes on.
 #[derive(Debug, Default)]
@@ -52,6 +53,10 @@ impl Learner {
                 // it again. What is the same may be committed by then, and must not leave this disk.
                 self.begin_sync(core, "TRUNC", to);
                 self.sync.overlaps = true;
+                if seeded(Bug::InterruptedTruncate) {
+                    self.sync.overlaps = false;
+                    core.persist(Write::Truncate(to), Done::Nothing);
+                }
             }
             _ => return Ok(Err("the leader did not begin to synchronize")), // a peer's number
         }
@@ -87,11 +92,14 @@ impl Learner {
         Ok(())
     }
 
-    fn begin_sync(&mut self, core: &Core, method: &'static str, at: Zxid) {
+    fn begin_sync(&mut self, core: &mut Core, method: &'static str, at: Zxid) {
         info!(leader = %self.leader, method, zxid = %at, delivered = %core.tail.delivered(),
             "synchronizing");
         self.phase = Phase::Synchronization;
         self.sync = Sync { at, committed: at, overlaps: false, acked: at };
+        if seeded(Bug::EpochBeforeHistory) {
+            core.persist(Write::CurrentEpoch(self.epoch), Done::Nothing);
+        }
     }
 
     /// A packet between the method and `UPTODATE`.
@@ -111,7 +119,12 @@ impl Learner {
                 let handled = self.on_sync_txn(core, zxid, txn)?;
                 Ok(handled.and_then(|()| self.on_sync_commit(zxid)))
             }
-            PacketType::COMMIT | PacketType::COMMIT_AND_ACTIVATE => Ok(self.on_sync_commit(zxid)),
+            PacketType::COMMIT | PacketType::COMMIT_AND_ACTIVATE => {
+                if seeded(Bug::CommitBehindNewLeader) && self.phase == Phase::Persisting {
+                    return Err(Exit::Halt("a COMMIT of a proposal that is not known".to_owned()));
+                }
+                Ok(self.on_sync_commit(zxid))
+            }
             PacketType::NEW_LEADER if self.phase == Phase::Synchronization => {
                 if zxid != epoch_zxid(self.epoch) {
                     return Ok(Err("NEWLEADER is of another epoch"));
@@ -127,6 +140,9 @@ impl Learner {
                 self.sync.acked = self.sync.committed;
                 self.phase = Phase::Persisting;
                 core.set_current_epoch(self.epoch);
+                if seeded(Bug::EarlyAck) {
+                    self.on_epoch_current(core);
+                }
                 Ok(Ok(()))
             }
             PacketType::UP_TO_DATE if self.phase == Phase::Synced => {
@@ -157,6 +173,11 @@ impl Learner {
         core.truncate(self.sync.at)?;
         self.sync.overlaps = false;
         self.sync.at = zxid;
+        if seeded(Bug::LostInDiff) && self.phase != Phase::Synchronization {
+            core.tail.push(zxid, txn);
+            core.persist(Write::AcceptedEpoch(core.accepted_epoch), Done::Logged(zxid));
+            return Ok(Ok(()));
+        }
         core.append(zxid, txn);
         Ok(Ok(()))
     }
@@ -193,10 +214,20 @@ impl Learner {
         }
     }
 
+    /// Only for a bug: the acknowledgement of a proposal, before that of `NEWLEADER`.
+    pub(super) fn ack_if_uncommitted(&self, core: &mut Core, zxid: Zxid) {
+        if zxid > self.sync.acked {
+            self.ack(core, zxid);
+        }
+    }
+
     fn serve(&mut self, core: &mut Core) {
         self.phase = Phase::Broadcast;
         core.tail.commit_to(self.sync.committed);
         core.deliver();
+        if seeded(Bug::HoleInMemory) {
+            core.tail.punch_hole(self.sync.acked, core.tail.delivered());
+        }
         self.ack(core, epoch_zxid(self.epoch));
         info!(leader = %self.leader, epoch = %self.epoch, zxid = %core.tail.last(),
             committed = %core.tail.committed(), "UPTODATE");
@@ -206,6 +237,10 @@ impl Learner {
 
 /// Whether `zxid` can be the one behind `last`.
 pub(super) fn follows(last: Zxid, zxid: Zxid) -> bool {
+    // Upstream's learners take a history with a hole.
+    if (seeded(Bug::HoleInMemory) || seeded(Bug::GapInLog)) && zxid > last {
+        return true;
+    }
     zxid.0 == last.0.wrapping_add(1) && zxid.counter() != 0
         || zxid.epoch() > last.epoch() && zxid.counter() == 1
 }

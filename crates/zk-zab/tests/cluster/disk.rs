@@ -11,7 +11,7 @@ pub(crate) type State = Vec<(Zxid, Bytes)>;
 
 /// A snapshot that counts once an epoch behind it is there.
 #[derive(Debug, Clone)]
-struct Install {
+pub(crate) struct Install {
     state: State,
     zxid: Zxid,
     log: Vec<(Zxid, Bytes)>,
@@ -34,7 +34,9 @@ pub(crate) struct Disk {
     /// The log begins behind this.
     pub(crate) begins: Zxid,
     pub(crate) log: Vec<(Zxid, Bytes)>,
-    install: Option<Install>,
+    pub(crate) install: Option<Install>,
+    /// It is empty, and should not be.
+    pub(crate) lost: bool,
     pub(crate) queue: VecDeque<Queued>,
 }
 
@@ -102,7 +104,7 @@ impl Disk {
             current_epoch: self.current,
             applied: self.stored.0,
             tail: self.log.iter().filter(|(zxid, _)| *zxid > self.stored.0).cloned().collect(),
-            initialized: true,
+            initialized: !self.lost,
         }
     }
 

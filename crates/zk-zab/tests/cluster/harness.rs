@@ -698,7 +698,8 @@ impl Cluster {
 
     pub(crate) fn pause(&mut self, index: usize, for_ms: i64) {
         self.log(|| format!("{}: stands still for {for_ms} ms", index + 1));
-        self.servers[index].paused_until_ms = self.now_ms + for_ms;
+        let until_ms = &mut self.servers[index].paused_until_ms;
+        *until_ms = (*until_ms).max(self.now_ms + for_ms);
     }
 
     /// Breaks a connection, if there is one.
