@@ -179,6 +179,8 @@ pub(crate) struct Member {
     pub(crate) serving: bool,
     /// When what it does last changed, in µs.
     pub(crate) since_us: i64,
+    /// What votes for it that came since its start claim for its log: it may have had that before.
+    claimed: Zxid,
     election_ms: Option<i64>,
     /// Its data was lost, and is not back yet.
     pub(crate) lost: bool,
@@ -276,6 +278,7 @@ impl Ensemble {
                 state: PeerState::Looking,
                 serving: false,
                 since_us: 0,
+                claimed: Zxid::ZERO,
                 election_ms: None,
                 lost: false,
                 wedged_us: None,
@@ -520,6 +523,7 @@ impl Ensemble {
         it.serving = false;
         it.since_us = now_us;
         it.election_ms = None;
+        it.claimed = Zxid::ZERO;
         it.asked_accepted = it.disk.accepted_epoch;
         it.asked_current = it.disk.current_epoch;
         let tree = TreeConfig {

@@ -9,7 +9,9 @@ impl Ensemble {
             Action::Notify { to, notification } => {
                 let it = &self.members[member];
                 if notification.state == PeerState::Looking && notification.leader == it.id {
-                    let (zxid, end) = (notification.zxid, it.disk.end());
+                    // A vote of others for it, from before it lost its last writes, is taken over as
+                    // any better one is; what it really has counts with its followers' `ACKEPOCH`.
+                    let (zxid, end) = (notification.zxid, it.disk.end().max(it.claimed));
                     let verdict = durability::a_vote_speaks_of_the_own_log(member, zxid, end);
                     self.demand(verdict);
                 }

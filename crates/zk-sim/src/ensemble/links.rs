@@ -77,6 +77,10 @@ impl Ensemble {
             self.told[from][to] = Some(true);
             self.call(from, |node, now, actions| node.on_reachable(to_id, true, now, actions));
         }
+        if notification.leader == to_id {
+            let it = &mut self.members[to];
+            it.claimed = it.claimed.max(notification.zxid);
+        }
         self.call(to, |node, now, actions| {
             node.on_notification(from_id, *notification, now, actions);
         });
