@@ -294,3 +294,56 @@ impl Core {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn core() -> Core {
+        let config = PeerConfig::new(ServerId(1), Members::default());
+        Core::new(config, Durable { applied: Zxid(3), ..Durable::default() }, 0, 0)
+    }
+
+    fn done(core: &mut Core, token: u64) {
+        while core.poll_done(Token(token)).is_some() {}
+    }
+
+    #[test]
+    fn what_is_truncated_does_not_come_back() {
+        let mut core = core();
+        for zxid in 4..=6 {
+            core.append(Zxid(zxid), Bytes::new());
+        }
+        done(&mut core, 1);
+        assert_eq!(core.persisted(), Zxid(4));
+        core.truncate(Zxid(4)).unwrap();
+        core.append(Zxid(5), Bytes::new());
+        done(&mut core, 3);
+        assert_eq!(core.persisted(), Zxid(4), "those are gone");
+        done(&mut core, 5);
+        assert_eq!(core.persisted(), Zxid(5));
+    }
+
+    #[test]
+    fn a_snapshot_counts_with_an_epoch_that_was_asked_for_behind_it() {
+        let mut core = core();
+        core.set_current_epoch(Epoch(1));
+        core.append(Zxid(4), Bytes::new());
+        core.install_snapshot(LinkId(7), Zxid(9));
+        core.append(Zxid(10), Bytes::new());
+        core.set_current_epoch(Epoch(2));
+        core.actions.clear();
+        done(&mut core, 4);
+        assert!(core.persisted() < Zxid(3), "neither the old log nor the new one");
+        assert!(core.actions.is_empty());
+        // Another one takes its place, before it counted.
+        core.install_snapshot(LinkId(8), Zxid(12));
+        done(&mut core, 5);
+        core.set_current_epoch(Epoch(3));
+        core.actions.clear();
+        assert!(core.is_installing());
+        done(&mut core, 7);
+        assert_eq!(core.actions, [Action::SwitchTree { link: LinkId(8), zxid: Zxid(12) }]);
+        assert_eq!((core.persisted(), core.is_installing()), (Zxid(12), false));
+    }
+}

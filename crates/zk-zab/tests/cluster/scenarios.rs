@@ -428,6 +428,18 @@ fn a_more_recent_history_takes_over() {
     assert_eq!(rig.peer.status().state, PeerState::Looking);
 }
 
+/// Whoever accepted an epoch refuses every one before it.
+#[test]
+fn a_new_epoch_passes_all_that_were_accepted() {
+    for (own, others, expected) in [(3, 7, 8), (7, 3, 8), (0, 0, 1)] {
+        let mut rig = Rig::elected(2, members(3, 0), disk(&[], 0, own), 1, 3);
+        let link = rig.accept();
+        let actions = rig.packet(link, follower_info(others, 1));
+        let expected = format!("{}:LEADERINFO {}", link.0, Zxid(z(expected, 0)));
+        assert_eq!(words(&actions), expected);
+    }
+}
+
 /// Acknowledgements of an epoch that was accepted before do not count, nor do those of a server
 /// that has no say.
 #[test]
