@@ -65,12 +65,16 @@ struct Connection {
     pipeline: Pipeline,
 }
 
-/// A connection's turn: what to do between two reads.
-fn step(run: &Run, pipeline: &mut Pipeline, recorder: &mut Recorder) {
-    recorder.measuring = run.phase() == MEASURE;
-    if run.phase() != STOP {
-        pipeline.produce(run.now_ns());
+/// A connection's turn: what to do between two reads. Whether there is something to write: the run may
+/// end at any moment, and what counts as in flight must have been sent.
+fn step(run: &Run, pipeline: &mut Pipeline, recorder: &mut Recorder) -> bool {
+    let phase = run.phase();
+    recorder.measuring = phase == MEASURE;
+    if phase == STOP {
+        return false;
     }
+    pipeline.produce(run.now_ns());
+    !pipeline.output().is_empty()
 }
 
 /// A single connection without an event loop: one system call less for each read.
@@ -82,8 +86,7 @@ fn drive_blocking(
     let Connection { mut stream, mut pipeline } = connection;
     stream.set_read_timeout(Some(PATIENCE)).map_err(Failure::io("socket"))?;
     loop {
-        step(run, &mut pipeline, recorder);
-        if run.phase() != STOP && !pipeline.output().is_empty() {
+        if step(run, &mut pipeline, recorder) {
             stream.write_all(pipeline.output()).map_err(Failure::io("write to the server"))?;
         }
         if pipeline.in_flight() == 0 {
@@ -108,8 +111,8 @@ async fn drive(
     stream.set_nonblocking(true).map_err(Failure::io("socket"))?;
     let mut stream = tokio::net::TcpStream::from_std(stream).map_err(Failure::io("socket"))?;
     loop {
-        step(run, &mut pipeline, &mut recorder.borrow_mut());
-        if run.phase() != STOP && !pipeline.output().is_empty() {
+        let writes = step(run, &mut pipeline, &mut recorder.borrow_mut());
+        if writes {
             stream
                 .write_all(pipeline.output())
                 .await
