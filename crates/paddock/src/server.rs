@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use zk_config::{Loaded, ServerConfig, Severity, Sources};
-use zk_server::Exit;
+use zk_server::{Exit, StartError};
 
 /// Variables that hold JVM flags, as the start scripts of ZooKeeper read them.
 const FLAG_VARIABLES: [&str; 2] = ["JVMFLAGS", "SERVER_JVMFLAGS"];
@@ -28,6 +28,10 @@ pub(crate) fn run(start: &Start) -> ExitCode {
     let Some(config) = configure(start) else { return Exit::Invocation.into() };
     match zk_server::run(config) {
         Ok(()) => Exit::Normal.into(),
+        Err(error @ StartError::Ended(..)) => {
+            tracing::error!(%error, "the server stops");
+            error.exit().into()
+        }
         Err(error) => {
             tracing::error!(%error, "the server did not start");
             error.exit().into()

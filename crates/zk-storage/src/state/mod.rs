@@ -559,8 +559,11 @@ fn options() -> Result<Options, rocksdb::Error> {
     options.set_info_logger(InfoLogger::new_callback_logger(LogLevel::Warn, |level, message| {
         let message = message.trim_end();
         match level {
-            LogLevel::Debug | LogLevel::Info | LogLevel::Header => tracing::debug!(message),
-            LogLevel::Warn => tracing::warn!(message),
+            // Its warnings are about its own tuning, at each table file that is taken in: nothing that
+            // an operator could act on. What fails is returned, and reported where it is.
+            LogLevel::Debug | LogLevel::Info | LogLevel::Header | LogLevel::Warn => {
+                tracing::debug!(message);
+            }
             LogLevel::Error | LogLevel::Fatal => tracing::error!(message),
         }
     }));
