@@ -315,7 +315,10 @@ impl Peer {
         self.election_ms = Some(took_ms);
         let lost_data = match election.standing() {
             Standing::NonVoting => true,
-            Standing::Voter | Standing::Fresh | Standing::Observer => false,
+            // It heard of no data while it voted, but joins those that have some: what it promised to
+            // other leaders may be lost with its own.
+            Standing::Fresh => vote.zxid > Zxid::ZERO || vote.peer_epoch > 0,
+            Standing::Voter | Standing::Observer => false,
         };
         let leads = vote.leader == core.id();
         let voter = core.verifier.is_voter(core.id());
