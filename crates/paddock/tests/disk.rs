@@ -2,92 +2,27 @@
 
 mod common;
 
-use std::fs::File;
-use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::process::ExitStatusExt;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 
+use common::small_disk::SmallDisk;
 use common::{PADDOCK, Server, create, eventually, free_port, get_data, ok, set_data};
-use tempfile::TempDir;
 use zk_proto::proto::DeleteRequest;
 use zk_proto::{ErrorCode, OpCode};
 use zk_testkit::RawClient;
 
-/// Bytes of the small disk: little above what the server keeps free.
-const DISK_BYTES: u64 = 320 << 20;
-
 /// Segments of a megabyte, so that a full disk is met soon.
 const SMALL_SEGMENTS: &str = "-Dzookeeper.preAllocSize=1024";
 
-/// A disk of its own, in a mount namespace that a process holds open.
-struct SmallDisk {
-    holder: Child,
-    folder: TempDir,
-}
-
-impl SmallDisk {
-    /// `None`, with the reason printed, where mounting is not allowed.
-    fn mount() -> Option<Self> {
-        let folder = tempfile::tempdir().unwrap();
-        let script = "mount -t tmpfs -o size=$1 paddock-test $0 && echo mounted && exec cat";
-        let mut command = Command::new("unshare");
-        command.args(["-m", "sh", "-c", script]).arg(folder.path()).arg(DISK_BYTES.to_string());
-        let spawned =
-            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn();
-        let Ok(mut holder) = spawned else {
-            eprintln!("skipped: there is no unshare");
-            return None;
-        };
-        let mut line = String::new();
-        BufReader::new(holder.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        if line != "mounted\n" {
-            eprintln!("skipped: a file system cannot be mounted in a namespace without root");
-            holder.wait().unwrap();
-            return None;
-        }
-        Some(Self { holder, folder })
-    }
-
-    /// Where the disk is seen from here.
-    fn path(&self) -> PathBuf {
-        let root = format!("/proc/{}/root", self.holder.id());
-        Path::new(&root).join(self.folder.path().strip_prefix("/").unwrap())
-    }
-
-    fn start(&self) -> Server {
-        let port = free_port();
-        let mut command = Command::new("nsenter");
-        command.args([
-            "-t",
-            &self.holder.id().to_string(),
-            "-m",
-            PADDOCK,
-            "server",
-            SMALL_SEGMENTS,
-        ]);
-        command.args(["-Dzookeeper.4lw.commands.whitelist=*", &port.to_string()]);
-        command.arg(self.folder.path().join("data")).args(["3000", "0"]);
-        Server::launch(&mut command, port)
-    }
-
-    /// Writes `len` bytes that are in the way, or as many as fit.
-    fn fill(&self, len: u64) {
-        let mut file = File::create(self.path().join("filler")).unwrap();
-        drop(std::io::copy(&mut std::io::repeat(1).take(len), &mut file));
-        drop(file.flush());
-    }
-
-    fn clear(&self) {
-        std::fs::remove_file(self.path().join("filler")).unwrap();
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        drop(self.holder.kill());
-        drop(self.holder.wait());
-    }
+/// Starts a server whose data is on the disk.
+fn start(disk: &SmallDisk) -> Server {
+    let port = free_port();
+    let enter = disk.enter();
+    let mut command = Command::new(&enter[0]);
+    command.args(&enter[1..]).args([PADDOCK, "server", SMALL_SEGMENTS]);
+    command.args(["-Dzookeeper.4lw.commands.whitelist=*", &port.to_string()]);
+    command.arg(disk.folder().join("data")).args(["3000", "0"]);
+    Server::launch(&mut command, port)
 }
 
 fn error_of(client: &mut RawClient, op: OpCode, body: &impl zk_proto::Record) -> ErrorCode {
@@ -101,7 +36,7 @@ fn session(server: &Server) -> RawClient {
 #[test]
 fn a_full_disk_refuses_writes_and_serves_the_rest() {
     let Some(disk) = SmallDisk::mount() else { return };
-    let mut server = disk.start();
+    let mut server = start(&disk);
     let mut client = session(&server);
     ok(client.request(OpCode::CREATE, &create("/before", b"kept", 0)));
     ok(client.request(OpCode::CREATE, &create("/goes", b"", 0)));
@@ -131,7 +66,7 @@ fn a_full_disk_refuses_writes_and_serves_the_rest() {
     ok(client.request(OpCode::CREATE, &create("/after", b"", 0)));
     assert_eq!(error_of(&mut client, OpCode::GET_DATA, &get_data("/refused")), ErrorCode::NO_NODE);
     assert_eq!(server.terminate(), Some(0));
-    let server = disk.start();
+    let server = start(&disk);
     let mut client = session(&server);
     ok(client.request(OpCode::GET_DATA, &get_data("/after")));
     assert_eq!(error_of(&mut client, OpCode::GET_DATA, &get_data("/goes")), ErrorCode::NO_NODE);
@@ -165,10 +100,10 @@ fn assert_all_there(server: &Server, count: usize) {
 #[test]
 fn a_disk_without_a_byte_left_loses_nothing() {
     let Some(disk) = SmallDisk::mount() else { return };
-    let mut server = disk.start();
+    let mut server = start(&disk);
     // From one moment to the next there is nothing left: what was preallocated is used up, or the
     // server sees in time how it stands.
-    disk.fill(DISK_BYTES);
+    disk.leave(0);
     let acknowledged = create_until_the_end(&server, &[1; 10_000]);
     println!("{acknowledged} creates were acknowledged on a full disk");
     eventually("the server says why", || {
@@ -178,7 +113,7 @@ fn a_disk_without_a_byte_left_loses_nothing() {
     });
     server.kill();
     disk.clear();
-    let server = disk.start();
+    let server = start(&disk);
     assert_all_there(&server, acknowledged);
     ok(session(&server).request(OpCode::CREATE, &create("/again", b"", 0)));
 }

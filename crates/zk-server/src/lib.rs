@@ -18,6 +18,7 @@ mod exit;
 pub mod log;
 pub mod quorum;
 mod server;
+mod socket;
 pub mod storage;
 pub mod version;
 

@@ -23,6 +23,7 @@ use zk_storage::{
     Epochs, LogConfig, Meta, Opened, StagedState, State, StateItem, StorageConfig, StorageError,
     Write, ZnodeValue,
 };
+use zk_testkit::copy_folder;
 
 fn try_open(folder: &Path) -> Result<Opened, StorageError> {
     let log = LogConfig { segment_bytes: 64 << 10, force_sync: true };
@@ -124,23 +125,10 @@ fn recovered(opened: &mut Opened) -> Recovered {
     Recovered { lineage, applied, last, epochs }
 }
 
-fn copy(from: &Path, to: &Path) {
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let to = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            fs::create_dir(&to).unwrap();
-            copy(&entry.path(), &to);
-        } else {
-            fs::copy(entry.path(), to).unwrap();
-        }
-    }
-}
-
 /// What a crash at this moment leaves.
 fn image(folder: &Path) -> TempDir {
     let image = tempfile::tempdir().unwrap();
-    copy(folder, image.path());
+    copy_folder(folder, image.path());
     image
 }
 
@@ -294,7 +282,7 @@ fn a_state_that_is_not_the_one_the_log_goes_on_from_is_refused() {
         }
     }
     fs::create_dir(state(&mixed).join("db")).unwrap();
-    copy(&state(&earlier).join("db"), &state(&mixed).join("db"));
+    copy_folder(&state(&earlier).join("db"), &state(&mixed).join("db"));
     // Its store is another; what is compared first is what the log goes on from.
     let err = try_open(mixed.path()).err().unwrap();
     assert!(matches!(err, StorageError::MissingSnapshot { zxid: Zxid(7), .. }), "{err}");

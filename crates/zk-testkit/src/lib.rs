@@ -13,6 +13,7 @@
 //! - [`RawClient`] does nothing by itself: no pings, no reconnects, no watches. What it did not send
 //!   was not sent, and every read gives up after a time.
 
+mod files;
 pub mod golden;
 pub mod history;
 mod prng;
@@ -20,6 +21,7 @@ mod property;
 mod raw_client;
 pub mod vectors;
 
+pub use files::copy_folder;
 pub use prng::Prng;
 pub use property::{property, property_of};
 pub use raw_client::{RawClient, Reply};

@@ -1,6 +1,8 @@
 //! A real server process for tests.
 #![allow(dead_code, reason = "each test file uses its part")]
 
+pub(crate) mod small_disk;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;

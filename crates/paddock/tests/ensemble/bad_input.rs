@@ -1,7 +1,7 @@
 //! What confused and hostile peers do to a running ensemble, and what a server does that an operator set up
 //! wrongly: nothing changes, nobody waits, little memory is used, and a log says what is the matter.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
 use std::process::Child;
 use std::sync::atomic::Ordering;
@@ -211,13 +211,13 @@ fn nonsense_at_the_doors_changes_nothing() {
     let mut cluster = Cluster::start(patient());
     let field = Field::new(addresses(&cluster), 2000);
     let load = Load::start(field, 4, Duration::from_millis(5), seed);
-    sleep(Duration::from_millis(800));
+    load.await_replies(400);
     let before = leader_and_epoch(&cluster);
     let memory: Vec<u64> = cluster.members.iter().map(cluster::Member::resident_bytes).collect();
     let losses = load.field.losses.load(Ordering::Relaxed);
     load.field.slowest_us.store(0, Ordering::Relaxed);
     let began = Instant::now();
-    let (mut attacks, mut held) = (0, Vec::new());
+    let (mut attacks, mut held, mut stalled) = (0, Vec::new(), Vec::new());
     while began.elapsed() < Duration::from_secs(3) || attacks < 300 {
         assert!(began.elapsed() < Duration::from_secs(30), "{attacks} attacks only");
         for member in &cluster.members {
@@ -243,11 +243,11 @@ fn nonsense_at_the_doors_changes_nothing() {
             }
             // Stalled before a byte, and in the middle of a handshake.
             for port in [member.real.election, member.real.quorum] {
-                if held.len() < 600 {
-                    held.extend(dial(port));
+                if stalled.len() < 300 {
+                    stalled.extend(dial(port));
                     if let Some(mut stream) = dial(port) {
                         drop(stream.write_all(&good_hello(STRANGER)[..11]));
-                        held.push(stream);
+                        stalled.push(stream);
                     }
                 }
             }
@@ -255,8 +255,14 @@ fn nonsense_at_the_doors_changes_nothing() {
         assert_eq!(leader_and_epoch(&cluster), before, "leader and epoch stay");
         cluster.assert_alive();
     }
-    // Longer than any handshake may last.
-    sleep(Duration::from_millis(u64::from(cluster.plan.tick_ms * cluster.plan.sync_limit) + 300));
+    if cluster.system == System::Paddock {
+        // A handshake may take as long as `syncLimit`; then whoever stalls is hung up on.
+        let limit_ms = u64::from(cluster.plan.tick_ms * cluster.plan.sync_limit);
+        let deadline = Instant::now() + Duration::from_millis(limit_ms) + Duration::from_secs(5);
+        for stream in &mut stalled {
+            assert!(is_hung_up(stream, deadline), "a stalled handshake is waited for");
+        }
+    }
     assert_eq!(leader_and_epoch(&cluster), before, "leader and epoch stay");
     let lost = load.field.losses.load(Ordering::Relaxed) - losses;
     let slowest_ms = load.field.slowest_us.load(Ordering::Relaxed) / 1000;
@@ -267,9 +273,10 @@ fn nonsense_at_the_doors_changes_nothing() {
         .map(|(member, before)| (member.resident_bytes() as i64 - *before as i64) >> 10)
         .collect();
     say(&format!(
-        "{attacks} attacks, {} connections held: the slowest reply took {slowest_ms} ms, {lost} lost, \
+        "{attacks} attacks, {} connections held, {} stalled: the slowest reply took {slowest_ms} ms, {lost} lost, \
          grown by {grown:?} KiB",
-        held.len()
+        held.len(),
+        stalled.len()
     ));
     assert_eq!(lost, 0, "honest clients are not disturbed");
     assert!(slowest_ms < 1000, "honest clients do not wait");
@@ -322,6 +329,15 @@ impl Odd {
         std::fs::read_to_string(self.folder.join("log")).unwrap_or_default()
     }
 
+    /// Waits until it has begun to look for a leader among the others.
+    fn takes_part(&self, cluster: &Cluster) {
+        if cluster.system == System::Paddock {
+            cluster.await_that("the odd one takes part", Duration::from_secs(15), || {
+                self.log().contains("LOOKING for a leader").then_some(())
+            });
+        }
+    }
+
     fn ends(&mut self, within: Duration) -> bool {
         let deadline = Instant::now() + within;
         while self.child.try_wait().unwrap().is_none() {
@@ -347,12 +363,12 @@ impl Drop for Odd {
 }
 
 /// An ensemble at work that must not mind; `disturb` gives what is to be ended before the reckoning.
-fn undisturbed<T>(disturb: impl FnOnce(&mut Cluster) -> T) {
+fn undisturbed<T>(disturb: impl FnOnce(&mut Cluster, &Load) -> T) {
     let mut cluster = Cluster::start(patient());
     let field = Field::new(addresses(&cluster), 2000);
     let load = Load::start(field, 4, Duration::from_millis(5), seed());
     let before = leader_and_epoch(&cluster);
-    let disturbance = disturb(&mut cluster);
+    let disturbance = disturb(&mut cluster, &load);
     assert_eq!(leader_and_epoch(&cluster), before, "leader and epoch stay");
     cluster.assert_alive();
     drop(disturbance);
@@ -366,7 +382,7 @@ fn undisturbed<T>(disturb: impl FnOnce(&mut Cluster) -> T) {
 #[test]
 fn a_second_server_with_the_same_myid_takes_nothing_over() {
     let _alone = alone();
-    undisturbed(|cluster| {
+    undisturbed(|cluster, load| {
         let leader = cluster.await_leader();
         let twin = (0..3).find(|index| *index != leader).expect("a follower");
         let id = cluster.members[twin].id;
@@ -385,7 +401,8 @@ fn a_second_server_with_the_same_myid_takes_nothing_over() {
         lines[twin] = format!("server.{id}=127.0.0.1:{quorum}:{election}");
         let client = cluster.free_port();
         let twin = Odd::start(cluster, "twin", id, client, &lines);
-        sleep(Duration::from_millis(2500));
+        twin.takes_part(cluster);
+        load.await_replies(1000);
         twin
     });
 }
@@ -393,7 +410,7 @@ fn a_second_server_with_the_same_myid_takes_nothing_over() {
 #[test]
 fn a_server_with_a_wrong_list_harms_nobody() {
     let _alone = alone();
-    undisturbed(|cluster| {
+    undisturbed(|cluster, load| {
         // It believes in five servers, of which two are not there, and is none that the others know.
         let mut lines = cluster.server_lines(0);
         for id in 4..=5 {
@@ -421,9 +438,25 @@ fn a_server_with_a_wrong_list_harms_nobody() {
             let log = lost.log();
             assert!(log.contains("myid") && log.contains('9'), "it says why: {log}");
         }
-        sleep(Duration::from_millis(2500));
+        fifth.takes_part(cluster);
+        sixth.takes_part(cluster);
+        load.await_replies(1000);
         (fifth, sixth, lost)
     });
+}
+
+/// Whether the other side closes the connection before `deadline`.
+fn is_hung_up(stream: &mut TcpStream, deadline: Instant) -> bool {
+    while Instant::now() < deadline {
+        stream.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+        match stream.read(&mut [0; 64]) {
+            Ok(0) => return true,
+            Ok(_) => {}
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
+            Err(_) => return true,
+        }
+    }
+    false
 }
 
 /// A server that claims to be a member, and to have promised an epoch far ahead: the leader may step aside
@@ -439,7 +472,9 @@ fn an_epoch_far_ahead_does_not_stop_the_ensemble() {
         let leader = cluster.await_leader();
         let mut stream = dial(cluster.members[leader].real.quorum).expect("the leader listens");
         stream.write_all(&follower_info(sid, epoch)).unwrap();
-        sleep(Duration::from_millis(700));
+        // It is answered or hung up on.
+        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        drop(stream.read(&mut [0; 64]));
         drop(stream);
         let took = cluster.await_serving("it goes on", Duration::from_secs(20));
         let (_, now) = leader_and_epoch(&cluster);
@@ -468,7 +503,7 @@ fn a_member_that_lost_its_data_does_not_vote_it_away() {
     cluster.kill(stale);
     let field = Field::new(addresses(&cluster), 2000);
     let load = Load::start(field, 2, Duration::from_millis(5), seed());
-    sleep(Duration::from_millis(800));
+    load.await_replies(200);
     for index in [leader, holder] {
         cluster.kill(index);
     }
@@ -476,7 +511,11 @@ fn a_member_that_lost_its_data_does_not_vote_it_away() {
     cluster.members[lost].wipe();
     cluster.start_member(lost);
     cluster.start_member(stale);
-    let until = Instant::now() + Duration::from_secs(3);
+    cluster.await_that("it finds that it has no data", Duration::from_secs(15), || {
+        (cluster.members[lost].said("this server has no data") > 0).then_some(())
+    });
+    // That something never happens can only be watched for a while: some elections long.
+    let until = Instant::now() + Duration::from_secs(2);
     while Instant::now() < until {
         for index in [lost, stale] {
             let serves = cluster.status(index).map(|status| status.mode);
@@ -488,12 +527,6 @@ fn a_member_that_lost_its_data_does_not_vote_it_away() {
         }
         sleep(Duration::from_millis(50));
     }
-    let log = cluster.members[lost].log();
-    assert!(
-        log.contains("this server has no data"),
-        "it says why: {}",
-        cluster.members[lost].log_tail(20)
-    );
     cluster.start_member(holder);
     cluster.await_serving("the data is back", Duration::from_secs(20));
     assert!(cluster.status(lost).is_some_and(|status| status.mode != Mode::Leader));

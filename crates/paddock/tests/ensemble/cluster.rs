@@ -1,7 +1,7 @@
 //! An ensemble of real server processes in folders of their own.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -16,6 +16,7 @@ use zk_testkit::{Prng, RawClient};
 
 use crate::proxy::{Flow, Network, Real};
 use crate::say;
+use crate::small_disk::SmallDisk;
 
 /// The binary under test.
 const PADDOCK: &str = env!("CARGO_BIN_EXE_paddock");
@@ -239,7 +240,7 @@ impl Cluster {
         let member = &self.members[index];
         let (data, shown) = match &member.disk {
             None => (member.data(), member.data()),
-            Some(disk) => (disk.folder.path().join("data"), disk.path().join("data")),
+            Some(disk) => (disk.folder().join("data"), disk.path().join("data")),
         };
         fs::create_dir_all(&shown).unwrap();
         fs::write(shown.join("myid"), format!("{}\n", member.id)).unwrap();
@@ -536,70 +537,6 @@ pub(crate) fn launch(system: System, wrapper: &[String], config: &Path, log: &Pa
 /// How long an operator's question may take: a paused server accepts and says nothing.
 const WORD_PATIENCE: Duration = Duration::from_millis(600);
 
-/// A small file system in a mount namespace that a process holds open.
-pub(crate) struct SmallDisk {
-    holder: Child,
-    folder: TempDir,
-}
-
-impl SmallDisk {
-    /// What is on it: little above what a server keeps free.
-    const BYTES: u64 = 320 << 20;
-
-    /// `None`, with the reason printed, where mounting is not allowed.
-    fn mount() -> Option<Self> {
-        let folder = tempfile::tempdir().unwrap();
-        let script = "mount -t tmpfs -o size=$1 paddock-test $0 && echo mounted && exec cat";
-        let mut command = Command::new("unshare");
-        command.args(["-m", "sh", "-c", script]).arg(folder.path()).arg(Self::BYTES.to_string());
-        let spawned =
-            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn();
-        let Ok(mut holder) = spawned else {
-            say("skipped: there is no unshare");
-            return None;
-        };
-        let mut line = String::new();
-        BufReader::new(holder.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        if line != "mounted\n" {
-            say("skipped: a file system cannot be mounted in a namespace without root");
-            holder.wait().unwrap();
-            return None;
-        }
-        Some(Self { holder, folder })
-    }
-
-    /// Where it is seen from here.
-    fn path(&self) -> PathBuf {
-        let root = format!("/proc/{}/root", self.holder.id());
-        Path::new(&root).join(self.folder.path().strip_prefix("/").unwrap())
-    }
-
-    /// What runs a command where it is mounted.
-    fn enter(&self) -> Vec<String> {
-        ["nsenter", "-t", &self.holder.id().to_string(), "-m"].map(str::to_owned).to_vec()
-    }
-
-    /// Leaves so many bytes of it.
-    pub(crate) fn fill(&self, left: u64) {
-        let stat = rustix::fs::statvfs(self.path().as_path()).unwrap();
-        let len = (stat.f_bavail * stat.f_frsize).saturating_sub(left);
-        let mut file = File::create(self.path().join("filler")).unwrap();
-        drop(std::io::copy(&mut std::io::repeat(1).take(len), &mut file));
-        drop(file.flush());
-    }
-
-    pub(crate) fn clear(&self) {
-        fs::remove_file(self.path().join("filler")).unwrap();
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        drop(self.holder.kill());
-        drop(self.holder.wait());
-    }
-}
-
 /// What a four-letter word answers.
 pub(crate) fn word(port: u16, word: &str) -> std::io::Result<String> {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
@@ -654,6 +591,18 @@ impl Member {
         fs::read(self.folder.join("log"))
             .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
             .unwrap_or_default()
+    }
+
+    /// How often its log says so.
+    pub(crate) fn said(&self, text: &str) -> usize {
+        self.log().matches(text).count()
+    }
+
+    /// Whether its process has ended by itself, and nobody has taken note of that.
+    pub(crate) fn has_ended(&self) -> bool {
+        let pid = self.child.as_ref().expect("it was started").id();
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        stat.rsplit_once(") ").is_none_or(|(_, state)| state.starts_with('Z'))
     }
 
     pub(crate) fn log_tail(&self, lines: usize) -> String {

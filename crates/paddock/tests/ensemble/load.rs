@@ -582,6 +582,16 @@ impl Load {
         Self { field, threads, setup: setup.logs() }
     }
 
+    /// Waits until the clients have had so many more replies, however busy the machine is.
+    pub(crate) fn await_replies(&self, more: u64) {
+        let replies = || self.field.replies.load(Ordering::Relaxed);
+        let (enough, deadline) = (replies() + more, Instant::now() + Duration::from_secs(30));
+        while replies() < enough {
+            assert!(Instant::now() < deadline, "the clients get too few replies: {}", replies());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
     /// Stops the clients: every second one closes its session, the others leave theirs to expire. When all
     /// are over, reads everything from every server and gives the history.
     pub(crate) fn finish(self, servers: &[(u64, SocketAddr)]) -> History {

@@ -18,6 +18,8 @@ mod cluster;
 mod faults;
 mod load;
 mod proxy;
+#[path = "../common/small_disk.rs"]
+mod small_disk;
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -26,7 +28,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
 
-use cluster::{Cluster, Mode, Plan, System};
+use cluster::{Cluster, Member, Mode, Plan, System};
 use faults::Fault;
 use load::{Field, Load};
 use zk_testkit::Prng;
@@ -107,7 +109,7 @@ fn suffer(plan: Plan, rounds: usize, only: &[Fault]) {
         let took = faults::happen(&mut cluster, fault, &mut prng);
         recoveries.entry(fault).or_default().push(u64::try_from(took.as_millis()).unwrap());
         // All clients find their way again before the next one.
-        std::thread::sleep(Duration::from_millis(300));
+        load.await_replies(100);
         let replies = load.field.replies.load(Ordering::Relaxed) - before;
         let story = faults::story(&cluster);
         say(&format!(
@@ -170,16 +172,33 @@ fn fill_disks(cases: &[(bool, u64)]) {
     for &(of_leader, left) in cases {
         let leader = cluster.await_leader();
         let full = if of_leader { leader } else { (leader + 1) % cluster.count() };
-        cluster.disk(full).fill(left);
-        std::thread::sleep(Duration::from_millis(1500));
+        let member = &cluster.members[full];
+        let noticed = ["the disk is nearly full", "cannot be written"];
+        let told = |member: &Member| noticed.map(|text| member.said(text)).iter().sum::<usize>();
+        let before = told(member);
+        cluster.disk(full).leave(left);
+        if cluster.system == System::Paddock {
+            cluster.await_that("the full disk is noticed", Duration::from_secs(15), || {
+                (told(member) > before || member.has_ended()).then_some(())
+            });
+        }
         let others: Vec<usize> = (0..cluster.count()).filter(|index| *index != full).collect();
         let began = Instant::now();
         cluster.await_that("writes go on", Duration::from_secs(15), || {
             cluster.writes_anywhere(&others).then_some(())
         });
         let took = began.elapsed();
+        // Enough work for the full disk to be met, and not only noticed.
+        load.await_replies(1000);
+        let room = "the disk has room again";
+        let before = cluster.members[full].said(room);
         cluster.disk(full).clear();
-        std::thread::sleep(Duration::from_millis(300));
+        if cluster.system == System::Paddock {
+            let member = &cluster.members[full];
+            cluster.await_that("the room is noticed", Duration::from_secs(15), || {
+                (member.said(room) > before || member.has_ended()).then_some(())
+            });
+        }
         let ended = cluster.revive(full);
         cluster.await_serving("all serve again", Duration::from_secs(25));
         let (id, which) =

@@ -282,29 +282,28 @@ pub(super) fn collect_as(context: &Context, standing: Option<&PeerStatus>) -> Ve
     if standing.is_some() {
         between_members(&mut all, context);
     } else {
-        alone(&mut all);
+        zeros(&mut all, ALONE_HELP, ALONE, ALONE_BASIC, ALONE_ADVANCED);
     }
-    for name in NEVER {
-        all.push(name, NEVER_HELP, Value::Counter(0));
-    }
-    for name in NEVER_BASIC {
-        all.basic(name, NEVER_HELP, Summary::default());
-    }
-    for name in NEVER_ADVANCED {
-        all.advanced(name, NEVER_HELP, Summary::default());
-    }
+    zeros(&mut all, NEVER_HELP, NEVER, NEVER_BASIC, NEVER_ADVANCED);
     all.0
 }
 
-fn alone(all: &mut Gathered) {
-    for name in ALONE {
-        all.push(name, ALONE_HELP, Value::Counter(0));
+/// What is there to be seen, and never counts.
+fn zeros(
+    all: &mut Gathered,
+    help: &'static str,
+    counters: &[&'static str],
+    basic: &[&'static str],
+    advanced: &[&'static str],
+) {
+    for name in counters {
+        all.push(name, help, Value::Counter(0));
     }
-    for name in ALONE_BASIC {
-        all.basic(name, ALONE_HELP, Summary::default());
+    for name in basic {
+        all.basic(name, help, Summary::default());
     }
-    for name in ALONE_ADVANCED {
-        all.advanced(name, ALONE_HELP, Summary::default());
+    for name in advanced {
+        all.advanced(name, help, Summary::default());
     }
 }
 

@@ -11,6 +11,7 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use super::connection;
 use super::throttle::Throttle;
 use crate::context::{Context, Counters};
+use crate::socket::set_options;
 
 /// How long to wait after the system could not give a connection: it is out of file descriptors.
 const ACCEPT_RETRY: Duration = Duration::from_millis(50);
@@ -144,14 +145,6 @@ impl Listener {
             drop(place);
         });
     }
-}
-
-fn set_options(stream: &TcpStream, keep_alive: bool) -> io::Result<()> {
-    stream.set_nodelay(true)?;
-    if keep_alive {
-        rustix::net::sockopt::set_socket_keepalive(stream, true)?;
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -10,12 +10,12 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{sleep, timeout};
 use zk_proto::quorum::QuorumPacket;
 
-use super::address;
 use super::learner_link::{self, LINKS_MAX, Origin};
 use super::link_outbox::LinkOutbox;
 use super::packets::{self, Behind, FIRST_PACKET_DATA_MAX};
 use super::unknown::{UNKNOWN_MAX, Unknown};
 use crate::context::Context;
+use crate::socket::set_options;
 
 /// How long to wait after the system could not give a connection.
 const ACCEPT_RETRY: Duration = Duration::from_millis(50);
@@ -62,7 +62,7 @@ async fn greet(
     let config = &context.quorum().links.config;
     let (mut unread, mut packets) = (BytesMut::new(), VecDeque::new());
     let greeting = async {
-        address::set_options(&stream, config.keep_alive).map_err(|error| error.to_string())?;
+        set_options(&stream, config.keep_alive).map_err(|error| error.to_string())?;
         loop {
             match packets::take(&mut unread, FIRST_PACKET_DATA_MAX, &mut packets) {
                 Ok(Behind::Packets) if packets.is_empty() => {}

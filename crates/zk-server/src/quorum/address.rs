@@ -9,6 +9,8 @@ use tokio::net::{TcpStream, lookup_host};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+use crate::socket::set_options;
+
 /// A host, as it was written, and a port.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct HostPort {
@@ -112,15 +114,6 @@ pub(crate) async fn connect(
 /// end, and then connects to itself.
 fn met_itself(stream: &TcpStream) -> bool {
     stream.local_addr().ok() == stream.peer_addr().ok()
-}
-
-/// What every connection between members has.
-pub(crate) fn set_options(stream: &TcpStream, keep_alive: bool) -> io::Result<()> {
-    stream.set_nodelay(true)?;
-    if keep_alive {
-        rustix::net::sockopt::set_socket_keepalive(stream, true)?;
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -28,6 +28,7 @@ use super::hello::{self, Hello, NAMELESS};
 use super::tasks::Tasks;
 use super::unknown::{UNKNOWN_MAX, Unknown};
 use crate::client::Framing;
+use crate::socket::set_options;
 
 /// The longest frame that upstream reads, too.
 const FRAME_LEN_MAX: usize = 512 << 10;
@@ -359,7 +360,7 @@ impl Elections {
     async fn greet(&self, mut stream: TcpStream) -> Result<(TcpStream, Hello, BytesMut), String> {
         let mut unread = BytesMut::new();
         let greeting = async {
-            address::set_options(&stream, self.config.keep_alive).map_err(text)?;
+            set_options(&stream, self.config.keep_alive).map_err(text)?;
             loop {
                 if let Some(hello) = hello::take(&mut unread).map_err(text)? {
                     return Ok(hello);

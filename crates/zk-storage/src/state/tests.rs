@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use zk_proto::data::StatPersisted;
+use zk_testkit::copy_folder;
 
 use super::*;
 use crate::identity::lock;
@@ -333,7 +334,7 @@ fn a_snapshot_that_the_log_goes_on_from_is_installed_at_the_next_start() {
     for other in [Install { staged: StagedId(1), ..install }, Install { zxid: Zxid(8), ..install }]
     {
         let other_folder = tempfile::tempdir().unwrap();
-        copy(folder.path(), other_folder.path());
+        copy_folder(folder.path(), other_folder.path());
         let err =
             State::open(lock(other_folder.path()).unwrap(), STORE, Some(other)).err().unwrap();
         assert!(matches!(err, StorageError::MissingSnapshot { zxid, .. } if zxid == other.zxid));
@@ -350,19 +351,6 @@ fn a_snapshot_that_the_log_goes_on_from_is_installed_at_the_next_start() {
     }
     // Its segment may be purged.
     assert_eq!(open(folder.path()).meta(), Some(meta(12)));
-}
-
-fn copy(from: &Path, to: &Path) {
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let to = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            fs::create_dir(&to).unwrap();
-            copy(&entry.path(), &to);
-        } else {
-            fs::copy(entry.path(), to).unwrap();
-        }
-    }
 }
 
 #[test]

@@ -828,17 +828,17 @@ fn describe_packet(packet: &QuorumPacket) -> String {
     format!("{} {}", packet.packet_type, packet.zxid)
 }
 
+fn describe_vote(vote: &Notification) -> String {
+    let Notification { state, leader, zxid, round, peer_epoch, .. } = vote;
+    format!("{state:?} {leader} {zxid} round {round} epoch {peer_epoch}")
+}
+
 fn describe_input(input: &Input) -> String {
     match input {
         Input::Packet { link, packet } => format!("link {} {}", link.0, describe_packet(packet)),
-        Input::Notification { from, notification } => format!(
-            "{from} votes {:?} {} {} round {} epoch {}",
-            notification.state,
-            notification.leader,
-            notification.zxid,
-            notification.round,
-            notification.peer_epoch
-        ),
+        Input::Notification { from, notification } => {
+            format!("{from} votes {}", describe_vote(notification))
+        }
         other => format!("{other:?}"),
     }
 }
@@ -846,14 +846,9 @@ fn describe_input(input: &Input) -> String {
 fn describe_action(action: &Action) -> String {
     match action {
         Action::Send { link, packet } => format!("link {} {}", link.0, describe_packet(packet)),
-        Action::Notify { to, notification } => format!(
-            "to {to}: {:?} {} {} round {} epoch {}",
-            notification.state,
-            notification.leader,
-            notification.zxid,
-            notification.round,
-            notification.peer_epoch
-        ),
+        Action::Notify { to, notification } => {
+            format!("to {to}: {}", describe_vote(notification))
+        }
         other => format!("{other:?}"),
     }
 }
