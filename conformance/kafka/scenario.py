@@ -5,6 +5,7 @@ Each case is a step; one that fails ends the scenario, and those behind it count
 """
 
 import argparse
+import glob
 import json
 import os
 import subprocess
@@ -75,6 +76,11 @@ class Kafka:
             raise Broken(f"{main} ended with status {done.returncode}: {done.stdout[-400:]}")
         return done.stdout
 
+    def stored_bytes(self):
+        """The size of what the broker has stored of the topic."""
+        folders = glob.glob(os.path.join(self.args.work, "kafka-data", f"{TOPIC}-*"))
+        return sum(os.path.getsize(log) for folder in folders for log in glob.glob(os.path.join(folder, "*.log")))
+
     def topics(self, *arguments):
         return self.tool("org.apache.kafka.tools.TopicCommand", "--bootstrap-server", self.bootstrap, *arguments)
 
@@ -136,9 +142,14 @@ def produces_while_the_leader_is_killed(kafka):
         except Broken as error:
             failure.append(error)
 
+    before = kafka.stored_bytes()
     thread = threading.Thread(target=produce)
     thread.start()
-    time.sleep(2)
+    # In the middle of it: some messages are there, and the producer has not ended.
+    while kafka.stored_bytes() == before and thread.is_alive():
+        time.sleep(0.01)
+    if not thread.is_alive():
+        raise failure[0] if failure else Broken("everything was produced before the leader could be killed")
     leader.kill()
     kafka.killed = leader
     thread.join()
@@ -173,7 +184,7 @@ def keeps_its_session_through_every_leader(kafka):
     for _ in range(3):
         leader = kafka.ensemble.leader()
         leader.kill()
-        time.sleep(1)
+        kafka.ensemble.leader(without=leader)
         kafka.topics("--list")
         leader.spawn()
         leader.await_reply("/kafka/brokers/ids/1", time.monotonic())

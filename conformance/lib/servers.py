@@ -248,13 +248,14 @@ class Ensemble:
             member.await_reply("/zookeeper", started)
         return time.monotonic() - started
 
-    def leader(self):
-        """The member that leads; waits for one, and until the others follow."""
+    def leader(self, without=None):
+        """The member that leads; waits for one, and until the others (but `without`, which is down) follow."""
+        members = [member for member in self.members if member is not without]
         end = time.monotonic() + PATIENCE
         while time.monotonic() < end:
-            modes = [member.mode() for member in self.members]
-            if modes.count("leader") == 1 and modes.count("follower") == self.SIZE - 1:
-                return self.members[modes.index("leader")]
+            modes = [member.mode() for member in members]
+            if modes.count("leader") == 1 and modes.count("follower") == len(members) - 1:
+                return members[modes.index("leader")]
             time.sleep(0.05)
         self.tail()
         raise SystemExit(f"{self.kind}: no leader with followers within {PATIENCE:.0f} s")

@@ -2,8 +2,8 @@
 //! must be able to rely on.
 
 use bytes::Bytes;
-use zk_proto::quorum::{PacketType, PeerState};
-use zk_proto::{Epoch, Zxid};
+use zk_proto::quorum::{Notification, PacketType, PeerState};
+use zk_proto::{Epoch, ServerId, Zxid};
 use zk_testkit::Prng;
 use zk_zab::{Action, Input, Token};
 
@@ -485,4 +485,36 @@ fn a_learner_in_synchronization_takes_part() {
     assert_eq!(words(&rig.packet(late, ack(one.0))), "");
     let actions = rig.packet(late, ack(two.0));
     assert!(words(&actions).ends_with(&format!("deliver {two}")), "{}", words(&actions));
+}
+
+/// A member that lost its data may have promised the next epoch to another leader, and not know it.
+#[test]
+fn a_promise_of_a_member_without_data_counts_only_where_nobody_has_any() {
+    for (zxid, epoch, counts) in [(0, 0, true), (z(2, 5), 2, false), (0, 1, false)] {
+        let mut rig = Rig::new(1, members(3, 0), Disk::default());
+        let mut actions = Vec::new();
+        for (from, state) in [(2, PeerState::Leading), (3, PeerState::Following)] {
+            let notification = Notification {
+                state,
+                leader: ServerId(2),
+                zxid: Zxid(zxid),
+                round: 7,
+                peer_epoch: epoch,
+                version: Notification::VERSION,
+                config: Some(String::new()),
+            };
+            actions.extend(rig.step(Input::Notification { from: ServerId(from), notification }));
+        }
+        let link = actions
+            .iter()
+            .find_map(|action| match action {
+                Action::Connect { link, .. } => Some(*link),
+                _ => None,
+            })
+            .expect("it joins the leader");
+        rig.step(Input::LinkUp { link });
+        let answer = rig.packet(link, leader_info(3));
+        let [Action::Send { packet, .. }] = &answer[..] else { panic!("{answer:?}") };
+        assert_eq!(*packet, ack_epoch(if counts { 0 } else { -1 }, 0), "{zxid:x} {epoch}");
+    }
 }
