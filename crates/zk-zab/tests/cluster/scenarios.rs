@@ -491,7 +491,8 @@ fn a_learner_in_synchronization_takes_part() {
 #[test]
 fn a_promise_of_a_member_without_data_counts_only_where_nobody_has_any() {
     for (zxid, epoch, counts) in [(0, 0, true), (z(2, 5), 2, false), (0, 1, false)] {
-        let mut rig = Rig::new(1, members(3, 0), Disk::default());
+        let disk = Disk { lost: true, ..Disk::default() };
+        let mut rig = Rig::new(1, members(3, 0), disk);
         let mut actions = Vec::new();
         for (from, state) in [(2, PeerState::Leading), (3, PeerState::Following)] {
             let notification = Notification {
