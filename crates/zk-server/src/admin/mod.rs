@@ -14,4 +14,4 @@ mod process;
 pub mod quorum;
 
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;

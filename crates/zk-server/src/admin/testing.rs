@@ -22,7 +22,7 @@ use crate::storage::StoreQueue;
 pub(super) const FIRST_SESSION: SessionId = SessionId(0x0100_0000_0000_0010);
 
 /// A server whose every write is durable at once.
-pub(super) fn context(zoo_cfg: &str) -> Arc<Context> {
+pub(crate) fn context(zoo_cfg: &str) -> Arc<Context> {
     context_of(zoo_cfg, None)
 }
 

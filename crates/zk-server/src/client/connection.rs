@@ -198,14 +198,14 @@ impl Connection<'_> {
             if signals.resumed {
                 self.paused = false;
             }
-            if signals.resumed || (self.held_back && !signals.stalled) {
+            if signals.resumed || (self.held_back && !signals.stalled && !signals.behind) {
                 if let Err(end) = self.process() {
                     return end;
                 }
                 continue;
             }
             // A client that does not read its replies is not read either.
-            let wanted = match (signals.stalled, self.paused || signals.closing) {
+            let wanted = match (signals.stalled, self.paused || signals.behind || signals.closing) {
                 (true, _) => Wanted::Write,
                 (false, false) => Wanted::Read,
                 (false, true) => Wanted::Nothing,
@@ -311,7 +311,7 @@ impl Connection<'_> {
             Framing { max_len: self.context.config.limits.jute_max_buffer_bytes as usize };
         self.held_back = false;
         while !self.paused {
-            if self.outbox.is_stalled() {
+            if self.outbox.holds_back() {
                 self.held_back = true;
                 return Ok(());
             }

@@ -21,6 +21,10 @@ use crate::context::{Context, Counters};
 /// of large reads are what can get here.
 const UNSENT_MAX: usize = 128 << 20;
 
+/// Bytes that may pile up while another thread is in the middle of a flush. More requests wait for its
+/// end: only that tells whether the client reads.
+const UNFLUSHED_MAX: usize = 1 << 20;
+
 thread_local! {
     /// Outboxes that the core pushed to on this thread since the last flush.
     static TOUCHED: RefCell<Vec<Arc<ConnectionOutbox>>> = const { RefCell::new(Vec::new()) };
@@ -88,6 +92,8 @@ impl Sizes {
 pub(crate) struct Signals {
     /// The socket is full: wait until it is writable, then flush.
     pub(crate) stalled: bool,
+    /// Another thread's flush is behind: wait for its end.
+    pub(crate) behind: bool,
     /// Close when everything is sent.
     pub(crate) closing: bool,
     /// Everything that will be sent is sent, or cannot be.
@@ -113,9 +119,12 @@ impl ConnectionOutbox {
         self.wake.notified().await;
     }
 
-    /// Whether replies wait for the client to read.
-    pub(crate) fn is_stalled(&self) -> bool {
-        self.state().signals.stalled
+    /// Whether replies wait for the client to read, or may be about to: nothing more is to be served
+    /// then, until [`Self::woken`] or the socket is writable.
+    pub(crate) fn holds_back(&self) -> bool {
+        let mut state = self.state();
+        state.signals.behind = state.flushing && state.unsent.len() > UNFLUSHED_MAX;
+        state.signals.stalled || state.signals.behind
     }
 
     /// What changed; `resumed` is taken.
@@ -183,7 +192,7 @@ impl ConnectionOutbox {
             state.signals.done = true;
         }
         state.flushing = false;
-        wake |= state.signals.done;
+        wake |= state.signals.done || std::mem::take(&mut state.signals.behind);
         drop(state);
         if wake {
             self.wake.notify_one();
@@ -231,5 +240,39 @@ impl Outbox for Handle {
     fn resume(&self) {
         self.0.state().signals.resumed = true;
         self.0.wake.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::BufMut;
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+    use crate::admin::testing::context;
+
+    /// Only the end of another thread's flush tells whether the client reads.
+    #[tokio::test]
+    async fn replies_do_not_pile_up_behind_a_flush() {
+        let context = context("");
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let _client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (_reader, writer) = listener.accept().await.unwrap().0.into_split();
+        let outbox = ConnectionOutbox::new(writer);
+        let handle = Handle(Arc::clone(&outbox));
+
+        outbox.state().flushing = true; // by another thread, for as long as it takes
+        handle.push(&mut |bytes| bytes.put_bytes(0, 10));
+        assert!(!outbox.holds_back());
+        handle.push(&mut |bytes| bytes.put_bytes(0, UNFLUSHED_MAX));
+        flush_touched(&context);
+        assert!(outbox.holds_back());
+        assert!(outbox.signals().behind);
+
+        outbox.state().flushing = false;
+        outbox.flush(&context);
+        outbox.woken().await;
+        assert!(!outbox.signals().behind);
+        assert_eq!(outbox.holds_back(), outbox.signals().stalled);
     }
 }
