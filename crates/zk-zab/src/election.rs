@@ -16,6 +16,8 @@
 //!
 //! - A decision does not wait for votes that cannot come. When every voter has voted in this round,
 //!   or refuses connections, or has no say ([`Standing::NonVoting`]), nothing better is left.
+//! - Who may have lost data votes when all others are LOOKING and have been heard. Upstream's never
+//!   does; it waits for the file `initialize`.
 //! - Only a server's last word counts. Upstream goes on counting its vote in this round when it has
 //!   meanwhile said that it follows somebody, and its following somebody when it is LOOKING again.
 //! - A server believes others that it leads only when they follow the vote that it casts now, not one
@@ -101,7 +103,9 @@ pub(crate) enum Standing {
     /// A voter with nothing stored, and nobody said that it is new. It votes until another voter
     /// shows that there is data, which this one may have lost.
     Fresh,
-    /// A voter that may have lost data: it joins an established leader, and has no say before.
+    /// A voter that may have lost data: it joins an established leader, and has no say before. But when
+    /// every other voter is LOOKING as well, and was heard, no data can be missed: then it votes for the
+    /// best that is left.
     NonVoting,
     /// No voter.
     Observer,
@@ -156,6 +160,8 @@ pub(crate) struct Election {
     standing: Standing,
     /// Another voter showed data while this server had none.
     outvoted: bool,
+    /// [`Standing::NonVoting`], but it votes in this round.
+    votes_after_all: bool,
     state: PeerState,
     /// Not before the first [`Election::start`].
     started: bool,
@@ -213,6 +219,7 @@ impl Election {
             now_ms: 0,
             standing: Standing::Observer,
             outvoted: false,
+            votes_after_all: false,
             state: PeerState::Looking,
             started: false,
             silent: false,
@@ -294,6 +301,7 @@ impl Election {
         self.decided = false;
         self.settled = false;
         self.deserted = false;
+        self.votes_after_all = false;
         self.backers.clear();
         self.in_round.clear();
         self.out.clear();
@@ -397,19 +405,62 @@ impl Election {
         }
         if vote.zxid == NO_SAY {
             self.abstaining.insert(from);
-            return;
+        } else if self.votes() {
+            self.weigh(from, vote);
+        } else if self.standing == Standing::NonVoting {
+            self.in_round.insert(from, Word::looking(vote)); // of whatever round
         }
-        if !self.votes() || vote.round < self.round {
+        self.maybe_vote_after_all();
+    }
+
+    /// Takes over a vote if it is better.
+    fn weigh(&mut self, from: ServerId, vote: Vote) {
+        if vote.round < self.round {
             return;
         }
         if vote.round > self.round {
             self.round = vote.round;
             self.in_round.clear();
-            self.propose(if vote.beats(&self.own) { vote } else { self.own });
+            // Who was heard in an earlier round may be gone.
+            self.votes_after_all = false;
+            self.propose(if self.votes() && vote.beats(&self.own) { vote } else { self.own });
         } else if vote.beats(&self.proposal) {
             self.propose(vote);
         }
         self.in_round.insert(from, Word::looking(vote));
+    }
+
+    /// Members of a new ensemble that has committed nothing would wait for each other for ever: those
+    /// that saw its first leader have an epoch, and the others take that for data. What is elected by
+    /// this is safe by discovery, where a server that may have lost data counts only with all others.
+    fn maybe_vote_after_all(&mut self) {
+        if self.standing != Standing::NonVoting || self.votes_after_all {
+            return;
+        }
+        let heard = |voter: &ServerId| {
+            let word = self.in_round.get(voter);
+            word.is_some_and(|word| word.state == PeerState::Looking)
+                || self.abstaining.contains(voter)
+        };
+        if !self.verifier.voters().iter().all(|voter| *voter == self.id || heard(voter)) {
+            return;
+        }
+        let mut best = Vote { zxid: Zxid::ZERO, ..self.own };
+        for Word { vote, .. } in self.in_round.values() {
+            self.round = self.round.max(vote.round);
+            if vote.beats(&best) {
+                best = *vote;
+            }
+        }
+        info!(
+            leader = %best.leader,
+            round = self.round,
+            "this server may have lost its data, but votes: all others are LOOKING, and none is missed"
+        );
+        let round = self.round;
+        self.in_round.retain(|_, word| word.vote.round == round);
+        self.votes_after_all = true;
+        self.propose(best);
     }
 
     /// This server is empty, and the ensemble is not.
@@ -426,7 +477,7 @@ impl Election {
         self.standing = Standing::NonVoting;
         self.outvoted = true;
         self.own.zxid = NO_SAY;
-        self.in_round.clear();
+        self.in_round.remove(&self.id);
         self.propose(self.own);
     }
 
@@ -581,7 +632,8 @@ impl Election {
     fn votes(&self) -> bool {
         match self.standing {
             Standing::Voter | Standing::Fresh => self.verifier.is_voter(self.id),
-            Standing::NonVoting | Standing::Observer => false,
+            Standing::NonVoting => self.votes_after_all,
+            Standing::Observer => false,
         }
     }
 

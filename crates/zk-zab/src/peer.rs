@@ -331,7 +331,8 @@ impl Peer {
             took_ms, ?state, "elected");
         election.leave(state);
         if leads {
-            let mut leader = Box::new(Leader::new(core));
+            let mut leader =
+                Box::new(Leader::new(core, election.standing() == Standing::NonVoting));
             let mut early = Vec::new();
             for link in looking.into_early() {
                 leader.on_link_up(core, link.link, link.since_ms);

@@ -644,7 +644,6 @@ fn an_empty_server_votes_until_there_is_data() {
 
     for data in [vote(3, 1, 1, 0), vote(3, 0, 1, 1), vote(1, ZXID, 7, EPOCH)] {
         let mut election = looking(2, Standing::Fresh);
-        election.on_notification(1000, ServerId(1), &empty(2, 1));
         sent(&mut election);
         election.on_notification(1000, ServerId(3), &says(Looking, data));
         let told = sent(&mut election);
@@ -652,9 +651,7 @@ fn an_empty_server_votes_until_there_is_data() {
         assert_eq!(told[0].1, says(Looking, vote(2, -1, 1, 0)));
         assert_eq!(election.standing(), Standing::NonVoting);
         // Its former votes, and those for it, do not help.
-        election.on_notification(1000, ServerId(1), &empty(2, 1));
         election.on_notification(1000, ServerId(3), &empty(2, 1));
-        hears(&mut election, 1, Looking, 3, 1);
         hears(&mut election, 3, Looking, 3, 1);
         election.tick(1100);
         assert_eq!((election.decision(), sent(&mut election)), (None, vec![]));
@@ -679,6 +676,46 @@ fn an_empty_server_votes_until_there_is_data() {
     assert_eq!(election.standing(), Standing::Fresh);
     hears(&mut election, 1, Following, 3, 5);
     assert_eq!(election.decision(), Some(vote(3, ZXID, 5, EPOCH)));
+}
+
+/// 1 saw the first leader of a new ensemble; 2 and 3 did not, and would wait for two that vote.
+#[test]
+fn one_that_may_have_lost_data_votes_when_all_others_are_looking() {
+    let mut election = looking(2, Standing::Fresh);
+    election.on_notification(1000, ServerId(1), &says(Looking, vote(1, 0, 4, 1)));
+    assert_eq!(sent(&mut election)[0].1, says(Looking, vote(2, -1, 1, 0)));
+    assert_eq!(election.decision(), None, "3 may have data");
+    election.on_notification(1000, ServerId(3), &says(Looking, vote(3, -1, 2, 0)));
+    let told = sent(&mut election);
+    assert_eq!(to(&told), [1, 3]);
+    assert_eq!(told[0].1, says(Looking, vote(1, 0, 4, 1)), "the best, in the latest round");
+    assert_eq!(election.decision(), Some(vote(1, 0, 4, 1)));
+    assert_eq!(election.standing(), Standing::NonVoting);
+
+    // Nothing came of it. The others have to be heard again.
+    election.leave(Following);
+    election.start(2000, Zxid::ZERO, Epoch(0), Standing::Fresh);
+    election.on_notification(2000, ServerId(3), &says(Looking, vote(3, -1, 4, 0)));
+    assert_eq!(sent(&mut election)[0].1, says(Looking, vote(2, -1, 5, 0)));
+    election.on_notification(2000, ServerId(1), &says(Looking, vote(1, 0, 4, 1)));
+    assert_eq!(sent(&mut election)[0].1, says(Looking, vote(1, 0, 5, 1)));
+    assert_eq!(election.decision(), None, "1 may not be there any more");
+    // In the next round too.
+    election.on_notification(2000, ServerId(3), &says(Looking, vote(1, 0, 6, 1)));
+    assert_eq!(sent(&mut election)[0].1, says(Looking, vote(2, -1, 6, 0)));
+    election.on_notification(2000, ServerId(1), &says(Looking, vote(1, 0, 6, 1)));
+    assert_eq!(election.decision(), Some(vote(1, 0, 6, 1)));
+}
+
+#[test]
+fn when_nobody_has_a_say_one_is_chosen_all_the_same() {
+    let mut election = looking(2, Standing::NonVoting);
+    election.on_notification(1000, ServerId(1), &says(Looking, vote(1, -1, 1, 0)));
+    election.on_notification(1000, ServerId(3), &says(Looking, vote(3, -1, 1, 0)));
+    assert_eq!(sent(&mut election)[0].1, says(Looking, vote(2, 0, 1, EPOCH)));
+    election.on_notification(1000, ServerId(3), &says(Looking, vote(2, 0, 1, EPOCH)));
+    election.on_notification(1000, ServerId(1), &says(Looking, vote(2, 0, 1, EPOCH)));
+    assert_eq!(election.decision(), Some(vote(2, 0, 1, EPOCH)));
 }
 
 #[test]

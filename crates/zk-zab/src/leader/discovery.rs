@@ -173,7 +173,7 @@ impl Leader {
         let Some(Ok(ack)) = packet.data.as_ref().map(AckEpoch::decode) else {
             return Ok(Err("its acknowledgement of the epoch cannot be read"));
         };
-        // A server that may have lost its data says -1, and does not count.
+        // A server that may have lost its data says -1, and counts only with all others.
         let has_say = ack.current_epoch != NONE && packet.zxid >= Zxid::ZERO;
         let learner = &mut self.links[at];
         learner.epoch_acked = has_say && learner.voter;
@@ -194,16 +194,25 @@ impl Leader {
         Ok(Ok(()))
     }
 
-    /// Once a quorum has accepted the epoch: nobody else can lead in it.
+    /// Whether nobody else can lead in the epoch. A quorum has promised so, of servers that have kept
+    /// what they promised before; or every voter has, and none of them this epoch to somebody else.
+    /// Either way the history of each has been compared, as far as it has one.
+    fn is_epoch_accepted(&self, core: &Core) -> bool {
+        let promises = |link: &LearnerLink| {
+            matches!(link.state, LinkState::EpochAcked(_)) && link.accepted_epoch < self.epoch
+        };
+        self.accepted
+            && (self.is_quorum(core, !self.lost_data, |link| link.epoch_acked)
+                || self.is_everybody(core, promises))
+    }
+
+    /// Once the epoch is accepted.
     pub(super) fn maybe_synchronize(
         &mut self,
         core: &mut Core,
         history: &dyn History,
     ) -> Result<(), Exit> {
-        if self.phase != Phase::EpochAcks
-            || !self.accepted
-            || !self.is_quorum(core, true, |link| link.epoch_acked)
-        {
+        if self.phase != Phase::EpochAcks || !self.is_epoch_accepted(core) {
             return Ok(());
         }
         self.enter(core, Phase::Synchronization);

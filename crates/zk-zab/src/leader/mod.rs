@@ -121,6 +121,8 @@ pub(crate) struct Leader {
     accepted: bool,
     /// Its own history is on disk, as that of this epoch.
     synced: bool,
+    /// It may have lost its data, and with them what it promised to others.
+    lost_data: bool,
     last_proposed: Zxid,
     links: Vec<LearnerLink>,
     next_ping_ms: i64,
@@ -129,7 +131,7 @@ pub(crate) struct Leader {
 }
 
 impl Leader {
-    pub(crate) fn new(core: &Core) -> Self {
+    pub(crate) fn new(core: &Core, lost_data: bool) -> Self {
         Self {
             phase: Phase::Discovery,
             phase_since_ms: core.now_ms,
@@ -138,6 +140,7 @@ impl Leader {
             initial_epoch: core.current_epoch,
             accepted: false,
             synced: false,
+            lost_data,
             last_proposed: core.tail.last(),
             links: Vec::new(),
             next_ping_ms: core.now_ms,
@@ -152,7 +155,7 @@ impl Leader {
             accepted: true,
             synced: true,
             standalone: true,
-            ..Self::new(core)
+            ..Self::new(core, false)
         }
     }
 
@@ -168,18 +171,24 @@ impl Leader {
         self.last_proposed
     }
 
-    /// How many of the voters, itself included, `counts` is true of.
+    /// Whether `counts` is true of a quorum of the voters, with or without the leader's `own` word.
     fn is_quorum(&self, core: &Core, own: bool, counts: impl Fn(&LearnerLink) -> bool) -> bool {
-        let mut servers: BTreeSet<ServerId> = self
-            .links
-            .iter()
-            .filter(|link| link.voter && counts(link))
-            .map(|link| link.id)
-            .collect();
+        let mut servers = self.voters(counts);
         if own {
             servers.insert(core.id());
         }
         core.verifier.contains_quorum(&servers)
+    }
+
+    /// Whether `counts` is true of every voter but the leader.
+    fn is_everybody(&self, core: &Core, counts: impl Fn(&LearnerLink) -> bool) -> bool {
+        let mut servers = self.voters(counts);
+        servers.insert(core.id());
+        core.verifier.voters().is_subset(&servers)
+    }
+
+    fn voters(&self, counts: impl Fn(&LearnerLink) -> bool) -> BTreeSet<ServerId> {
+        self.links.iter().filter(|link| link.voter && counts(link)).map(|link| link.id).collect()
     }
 
     fn position(&self, link: LinkId) -> Option<usize> {

@@ -216,6 +216,31 @@ fn lost_data_is_not_voted_away() {
     assert!(cluster.servers[loser].state.iter().any(|(own, _)| *own == zxid));
 }
 
+/// One member saw the first leader of a new ensemble, the others did not, or lost what they had: who
+/// waits for a quorum of members with data would wait for ever.
+#[test]
+fn with_everybody_there_one_member_with_data_is_enough() {
+    for history in [vec![], vec![z(1, 1), z(1, 2)]] {
+        let mut cluster = calm(3, 0);
+        for server in &mut cluster.servers {
+            server.disk = Disk { lost: true, ..Disk::default() };
+        }
+        cluster.servers[1].disk = disk(&history, history.len(), 1);
+        cluster.delivered.clone_from(&cluster.servers[1].disk.stored.1);
+        cluster.start(0);
+        cluster.start(1);
+        cluster.run_until(cluster.now_ms + 5_000);
+        assert_eq!(serving(&cluster), 0, "the third may have more, or have promised this epoch");
+        cluster.start(2);
+        cluster.progress(2_000).unwrap();
+        for server in &cluster.servers {
+            assert_eq!(server.peer.status().current_epoch, Epoch(2));
+            let state: Vec<_> = server.state.iter().map(|(zxid, _)| zxid.0).collect();
+            assert!(state.starts_with(&history), "{state:?}");
+        }
+    }
+}
+
 /// A server that accepted an epoch that nobody led in could never join again.
 #[test]
 fn a_later_epoch_is_passed() {
