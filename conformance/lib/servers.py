@@ -10,6 +10,7 @@ JVM's defaults).
 """
 
 import os
+import random
 import shlex
 import socket
 import struct
@@ -106,17 +107,19 @@ def write_acknowledged(port, patience):
             raise ConnectionError(f"the write failed with error {error}")
 
 
-PORTS_GIVEN = set()
+# Below those that the system gives to outgoing connections: none is taken while its server is down.
+PORTS = random.sample(range(12000, 21000), 1000)
 
 
 def free_port():
     while True:
+        port = PORTS.pop()
         with socket.socket() as sock:
-            sock.bind(("127.0.0.1", 0))
-            port = sock.getsockname()[1]
-        if port not in PORTS_GIVEN:
-            PORTS_GIVEN.add(port)
-            return port
+            try:
+                sock.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        return port
 
 
 class Server:

@@ -9,10 +9,11 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use common::{PADDOCK, Server, create, free_port, get_data, ok};
+use common::{PADDOCK, Server, create, get_data, ok};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use zk_proto::OpCode;
+use zk_testkit::free_port;
 
 /// A folder with a `zoo.cfg` in it.
 struct Place {

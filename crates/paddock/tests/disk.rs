@@ -6,10 +6,10 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::Command;
 
 use common::small_disk::SmallDisk;
-use common::{PADDOCK, Server, create, eventually, free_port, get_data, ok, set_data};
+use common::{PADDOCK, Server, create, eventually, get_data, ok, set_data};
 use zk_proto::proto::DeleteRequest;
 use zk_proto::{ErrorCode, OpCode};
-use zk_testkit::RawClient;
+use zk_testkit::{RawClient, free_port};
 
 /// Segments of a megabyte, so that a full disk is met soon.
 const SMALL_SEGMENTS: &str = "-Dzookeeper.preAllocSize=1024";

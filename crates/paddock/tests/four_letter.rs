@@ -6,8 +6,9 @@ use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::process::Command;
 
-use common::{Options, PADDOCK, PATIENCE, Scene, Server, ask, create, free_port, ok};
+use common::{Options, PADDOCK, PATIENCE, Scene, Server, ask, create, ok};
 use zk_proto::OpCode;
+use zk_testkit::free_port;
 
 /// What each word's answer has to begin with.
 const WORDS: [(&str, &str); 17] = [

@@ -10,15 +10,10 @@ use zk_config::{ServerConfig, Sources};
 use zk_proto::quorum::{LearnerInfo, PacketType, QuorumPacket};
 use zk_proto::{Record, ServerId, Zxid};
 use zk_server::{Exit, Running};
+use zk_testkit::free_port;
 
 /// Longer than anything here takes.
 const LONG: Duration = Duration::from_secs(20);
-
-/// Ports that were free a moment ago.
-fn free_ports(count: usize) -> Vec<u16> {
-    let sockets: Vec<_> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-    sockets.iter().map(|socket| socket.local_addr().unwrap().port()).collect()
-}
 
 struct Member {
     data: TempDir,
@@ -31,7 +26,7 @@ impl Member {
     fn alone(more: &str) -> Self {
         let data = tempfile::tempdir().unwrap();
         std::fs::write(data.path().join("myid"), "1").unwrap();
-        let ports = free_ports(7);
+        let ports: Vec<_> = (0..7).map(|_| free_port()).collect();
         let mut text = format!(
             "dataDir={}\nclientPort={}\ntickTime=100\ninitLimit=5\nsyncLimit=3\n4lw.commands.whitelist=*\n{more}\n",
             data.path().display(),

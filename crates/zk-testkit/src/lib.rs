@@ -1,5 +1,5 @@
 //! What tests share: a seeded random source, a loop for properties, golden files, files of recorded
-//! packets, a client that speaks bytes, and a checker of what many clients recorded.
+//! packets, a client that speaks bytes, ports to listen on, and a checker of what many clients recorded.
 //!
 //! Tests use it as a development dependency; nothing that ships depends on it, but for the simulator,
 //! which is a test itself. The repository's own rules are checked in `tests/tidy.rs`.
@@ -16,12 +16,14 @@
 mod files;
 pub mod golden;
 pub mod history;
+mod ports;
 mod prng;
 mod property;
 mod raw_client;
 pub mod vectors;
 
 pub use files::copy_folder;
+pub use ports::free_port;
 pub use prng::Prng;
 pub use property::{property, property_of};
 pub use raw_client::{RawClient, Reply};

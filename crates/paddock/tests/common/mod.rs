@@ -4,7 +4,7 @@
 pub(crate) mod small_disk;
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
@@ -16,7 +16,7 @@ use tempfile::TempDir;
 use zk_proto::acl::Acl;
 use zk_proto::proto::{CreateRequest, GetDataRequest, GetDataResponse, SetDataRequest};
 use zk_proto::{ErrorCode, OpCode};
-use zk_testkit::{RawClient, Reply};
+use zk_testkit::{RawClient, Reply, free_port};
 
 /// How long a condition may take to come true.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
@@ -30,12 +30,6 @@ pub(crate) struct Server {
     pub(crate) address: SocketAddr,
     log: Arc<Mutex<String>>,
     log_reader: Option<JoinHandle<()>>,
-}
-
-/// A port that nobody listens on.
-pub(crate) fn free_port() -> u16 {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    listener.local_addr().unwrap().port()
 }
 
 /// Waits until `condition` gives something.

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use zk_testkit::Prng;
+use zk_testkit::{Prng, free_port};
 
 use crate::cluster::{self, Cluster, Mode, Plan, System, launch, write_config};
 use crate::load::{Field, Load};
@@ -388,7 +388,7 @@ fn a_second_server_with_the_same_myid_takes_nothing_over() {
         let id = cluster.members[twin].id;
         // The same lines as the other one: its ports are taken.
         let lines = cluster.server_lines(twin);
-        let client = cluster.free_port();
+        let client = free_port();
         let mut copy = Odd::start(cluster, "copy", id, client, &lines);
         assert!(copy.ends(Duration::from_secs(15)), "it cannot serve at a port that is taken");
         if cluster.system == System::Paddock {
@@ -396,10 +396,10 @@ fn a_second_server_with_the_same_myid_takes_nothing_over() {
             assert!(log.contains("in use"), "it says why: {log}");
         }
         // Ports of its own: the others see two that say they are one.
-        let (quorum, election) = (cluster.free_port(), cluster.free_port());
+        let (quorum, election) = (free_port(), free_port());
         let mut lines = cluster.server_lines(twin);
         lines[twin] = format!("server.{id}=127.0.0.1:{quorum}:{election}");
-        let client = cluster.free_port();
+        let client = free_port();
         let twin = Odd::start(cluster, "twin", id, client, &lines);
         twin.takes_part(cluster);
         load.await_replies(1000);
@@ -414,10 +414,10 @@ fn a_server_with_a_wrong_list_harms_nobody() {
         // It believes in five servers, of which two are not there, and is none that the others know.
         let mut lines = cluster.server_lines(0);
         for id in 4..=5 {
-            let (quorum, election) = (cluster.free_port(), cluster.free_port());
+            let (quorum, election) = (free_port(), free_port());
             lines.push(format!("server.{id}=127.0.0.1:{quorum}:{election}"));
         }
-        let client = cluster.free_port();
+        let client = free_port();
         let fifth = Odd::start(cluster, "fifth", 5, client, &lines);
         // Its list has the others under each other's numbers.
         let mut swapped = cluster.server_lines(0);
@@ -425,12 +425,12 @@ fn a_server_with_a_wrong_list_harms_nobody() {
         let (one, two) = (address(&swapped[0]), address(&swapped[1]));
         swapped[0] = format!("server.1={two}");
         swapped[1] = format!("server.2={one}");
-        let (quorum, election) = (cluster.free_port(), cluster.free_port());
+        let (quorum, election) = (free_port(), free_port());
         swapped.push(format!("server.6=127.0.0.1:{quorum}:{election}"));
-        let client = cluster.free_port();
+        let client = free_port();
         let sixth = Odd::start(cluster, "sixth", 6, client, &swapped);
         // A myid that its list does not have.
-        let client = cluster.free_port();
+        let client = free_port();
         let lines = cluster.server_lines(0);
         let mut lost = Odd::start(cluster, "lost", 9, client, &lines);
         if cluster.system == System::Paddock {

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use zk_proto::acl::Acl;
 use zk_proto::proto::CreateRequest;
 use zk_proto::{ErrorCode, OpCode, Zxid};
-use zk_testkit::{Prng, RawClient};
+use zk_testkit::{RawClient, free_port};
 
 use crate::proxy::{Flow, Network, Real};
 use crate::say;
@@ -136,50 +136,21 @@ pub(crate) struct Cluster {
     pub(crate) plan: Plan,
     pub(crate) members: Vec<Member>,
     pub(crate) network: Option<Network>,
-    ports: Ports,
     /// Removed last.
     folder: Option<TempDir>,
-}
-
-/// Ports below those that the kernel gives to outgoing connections: nobody takes one while its server is
-/// down for a moment.
-pub(crate) struct Ports {
-    prng: Prng,
-    taken: Vec<u16>,
-}
-
-impl Ports {
-    pub(crate) fn new() -> Self {
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
-        let seed = u64::from(now.subsec_nanos()) ^ (u64::from(std::process::id()) << 32);
-        Self { prng: Prng::new(seed), taken: Vec::new() }
-    }
-
-    pub(crate) fn free(&mut self) -> u16 {
-        loop {
-            let port = u16::try_from(12_000 + self.prng.below(20_000)).unwrap();
-            if !self.taken.contains(&port) && TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok()
-            {
-                self.taken.push(port);
-                return port;
-            }
-        }
-    }
 }
 
 impl Cluster {
     /// Makes the folders and starts nothing.
     pub(crate) fn prepare(plan: Plan) -> Self {
         let folder = in_memory();
-        let mut ports = Ports::new();
         let count = plan.voters + plan.observers;
-        let real: Vec<Real> =
-            (0..count).map(|_| Real { quorum: ports.free(), election: ports.free() }).collect();
-        let network = plan.proxied.then(|| Network::new(&real, || ports.free()));
+        let real: Vec<Real> = (0..count).map(|_| Real::free()).collect();
+        let network = plan.proxied.then(|| Network::new(&real));
         let members = (0..count)
             .map(|index| Member {
                 id: index as u64 + 1,
-                client: ports.free(),
+                client: free_port(),
                 real: real[index],
                 folder: folder.path().join(format!("{}", index + 1)),
                 config: PathBuf::new(),
@@ -188,7 +159,7 @@ impl Cluster {
             })
             .collect();
         let system = System::chosen();
-        let mut cluster = Self { system, plan, members, network, ports, folder: Some(folder) };
+        let mut cluster = Self { system, plan, members, network, folder: Some(folder) };
         for index in 0..count {
             cluster.write_config(index);
         }
@@ -216,10 +187,6 @@ impl Cluster {
 
     pub(crate) fn count(&self) -> usize {
         self.members.len()
-    }
-
-    pub(crate) fn free_port(&mut self) -> u16 {
-        self.ports.free()
     }
 
     /// The `server.N` lines as `index` has them.

@@ -14,6 +14,7 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
+use zk_testkit::free_port;
 
 /// How one direction of a link is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +48,12 @@ pub(crate) struct Real {
     pub(crate) election: u16,
 }
 
+impl Real {
+    pub(crate) fn free() -> Self {
+        Self { quorum: free_port(), election: free_port() }
+    }
+}
+
 /// All links of an ensemble; members are counted from 0.
 pub(crate) struct Network {
     /// Dropped last: its tasks end with it.
@@ -69,8 +76,8 @@ struct Door {
 }
 
 impl Network {
-    /// Links between servers that listen on these ports; `free` finds ports for the links.
-    pub(crate) fn new(real: &[Real], mut free: impl FnMut() -> u16) -> Self {
+    /// Links between servers that listen on these ports.
+    pub(crate) fn new(real: &[Real]) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
@@ -82,9 +89,8 @@ impl Network {
             (0..count).map(|_| (0..count).map(|_| state(Flow::FREE)).collect()).collect();
         let up: Vec<State<bool>> =
             (0..count).map(|_| Arc::new(watch::Sender::new(false))).collect();
-        let ports: Vec<Vec<Real>> = (0..count)
-            .map(|_| (0..count).map(|_| Real { quorum: free(), election: free() }).collect())
-            .collect();
+        let ports: Vec<Vec<Real>> =
+            (0..count).map(|_| (0..count).map(|_| Real::free()).collect()).collect();
         for from in 0..count {
             for to in (0..count).filter(|to| *to != from) {
                 for kind in [Port::Quorum, Port::Election] {
