@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
+use zk_proto::membership::{Listener, Member, Role};
+
 use crate::diagnostic::{Diagnostic, Diagnostics, Severity};
-use crate::ensemble::{
-    EnsembleConfig, Listener, Member, QuorumSaslConfig, Role, dynamic_file_version, parse_group,
-};
+use crate::ensemble::{EnsembleConfig, QuorumSaslConfig, dynamic_file_version, parse_group};
 use crate::key::{Feature, Status};
 use crate::my_id::{MAX_EXTENDED_SERVER_ID, parse_my_id};
 use crate::server_config::{

@@ -52,10 +52,7 @@ mod table;
 mod value;
 
 pub use diagnostic::{Diagnostic, Diagnostics, EXIT_INVALID_CONFIG, Severity};
-pub use ensemble::{
-    EnsembleConfig, Listener, Member, MemberAddress, MemberError, QuorumSaslConfig, Role,
-    dynamic_file_version,
-};
+pub use ensemble::{EnsembleConfig, QuorumSaslConfig, dynamic_file_version};
 pub use jvm_flags::JvmFlags;
 pub use key::{Feature, KeyInfo, Kind, Origin, Status, find_key};
 pub use load::{Loaded, check};
@@ -70,6 +67,7 @@ pub use server_config::{
 };
 pub use settings::{Source, Sources};
 pub use table::KEYS;
+pub use zk_proto::membership::{Listener, Member, MemberAddress, MemberError, Role};
 
 #[cfg(test)]
 mod tests;

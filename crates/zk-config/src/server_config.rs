@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::PathBuf;
 
-use crate::ensemble::{EnsembleConfig, Listener};
+use zk_proto::membership::Listener;
+
+use crate::ensemble::EnsembleConfig;
 use crate::settings::Sources;
 
 /// Text that never shows in logs: `Debug` and `Display` print stars.

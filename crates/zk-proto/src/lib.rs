@@ -22,6 +22,7 @@ pub mod create_mode;
 pub mod data;
 mod error_code;
 mod ids;
+pub mod membership;
 pub mod multi;
 mod opcode;
 pub mod path;
