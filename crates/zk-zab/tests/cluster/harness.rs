@@ -118,7 +118,7 @@ pub(crate) fn members(voters: usize, observers: usize) -> Members {
         voters: (0..voters).map(id).collect(),
         observers: (voters..voters + observers).map(id).collect(),
         text,
-        version: 0,
+        ..Members::default()
     }
 }
 
