@@ -57,6 +57,15 @@ impl Members {
         members
     }
 
+    /// What a server's line says of it.
+    #[must_use]
+    pub fn spec(&self, server: ServerId) -> Option<&str> {
+        self.text.lines().find_map(|line| {
+            let (key, value) = line.strip_prefix("server.")?.split_once('=')?;
+            (key.trim().parse() == Ok(server.0)).then_some(value)
+        })
+    }
+
     /// Whether both have the same members in the same parts, and so the same quorums.
     #[must_use]
     pub fn agrees(&self, other: &Self) -> bool {
@@ -140,8 +149,8 @@ pub struct PeerConfig {
     /// The last counter of an epoch: a leader that has used it steps down, so that a new epoch begins
     /// (ZOOKEEPER-1277). Everything but a simulation leaves it at the most that there is.
     pub counter_limit: u32,
-    /// Whether learners that are in no configuration may join (they do before a reconfiguration).
-    pub accept_unknown_learners: bool,
+    /// `reconfigEnabled`: configurations come from leaders, and learners that are in none may join.
+    pub reconfig_enabled: bool,
 }
 
 impl PeerConfig {
@@ -163,7 +172,7 @@ impl PeerConfig {
             snapshot_size_factor: 0.33,
             force_snapshot_sync: false,
             counter_limit: u32::MAX,
-            accept_unknown_learners: false,
+            reconfig_enabled: false,
         }
     }
 }

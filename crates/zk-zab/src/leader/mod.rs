@@ -62,8 +62,6 @@ struct LearnerLink {
     state: LinkState,
     /// Meaningless while it is [`LinkState::New`].
     id: ServerId,
-    /// It is one of the voters, and follows.
-    voter: bool,
     /// It takes `INFORM` instead of `PROPOSAL` and `COMMIT`.
     observer: bool,
     accepted_epoch: Epoch,
@@ -125,6 +123,9 @@ pub(crate) struct Leader {
     synced: bool,
     /// It may have lost its data, and with them what it promised to others.
     lost_data: bool,
+    /// A reconfiguration made somebody else the leader: nothing more is committed here, and its
+    /// followers are about to leave.
+    deposed: bool,
     last_proposed: Zxid,
     links: Vec<LearnerLink>,
     next_ping_ms: i64,
@@ -143,6 +144,7 @@ impl Leader {
             accepted: false,
             synced: false,
             lost_data,
+            deposed: false,
             last_proposed: core.tail.last(),
             links: Vec::new(),
             next_ping_ms: core.now_ms,
@@ -175,22 +177,27 @@ impl Leader {
 
     /// Whether `counts` is true of a quorum of the voters, with or without the leader's `own` word.
     fn is_quorum(&self, core: &Core, own: bool, counts: impl Fn(&LearnerLink) -> bool) -> bool {
-        let mut servers = self.voters(counts);
+        let mut servers = self.followers(counts);
         if own {
             servers.insert(core.id());
         }
-        core.verifier.contains_quorum(&servers)
+        core.is_quorum(&servers)
     }
 
     /// Whether `counts` is true of every voter but the leader.
     fn is_everybody(&self, core: &Core, counts: impl Fn(&LearnerLink) -> bool) -> bool {
-        let mut servers = self.voters(counts);
+        let mut servers = self.followers(counts);
         servers.insert(core.id());
         core.verifier.voters().is_subset(&servers)
     }
 
-    fn voters(&self, counts: impl Fn(&LearnerLink) -> bool) -> BTreeSet<ServerId> {
-        self.links.iter().filter(|link| link.voter && counts(link)).map(|link| link.id).collect()
+    /// Followers, be they voters or about to be some: whoever counts them knows.
+    fn followers(&self, counts: impl Fn(&LearnerLink) -> bool) -> BTreeSet<ServerId> {
+        self.links
+            .iter()
+            .filter(|link| !link.observer && counts(link))
+            .map(|link| link.id)
+            .collect()
     }
 
     fn position(&self, link: LinkId) -> Option<usize> {
@@ -209,7 +216,6 @@ impl Leader {
             link,
             state: LinkState::New,
             id: ServerId(0),
-            voter: false,
             observer: false,
             accepted_epoch: Epoch(0),
             epoch_acked: false,
@@ -271,7 +277,8 @@ impl Leader {
         }
         // Who has lost its leader's link looks for a quorum that follows that leader. There is none
         // any more, and will not be, if this was needed for it.
-        if gone.voter && !self.standalone && !self.is_quorum(core, true, LearnerLink::is_known) {
+        if !gone.observer && !self.standalone && !self.is_quorum(core, true, LearnerLink::is_known)
+        {
             return Err(Exit::Leave("too many followers are gone"));
         }
         Ok(())
@@ -436,6 +443,11 @@ impl Leader {
         self.last_proposed = epoch_zxid(self.epoch);
         core.tail.commit_to(self.initial);
         core.deliver();
+        // A reconfiguration that was under way is complete with that.
+        if let Some(next) = core.next.take() {
+            self.designate(core, &next.members, Zxid::ZERO);
+            core.activate(next.members);
+        }
         info!(epoch = %self.epoch, zxid = %self.initial, "LEADING: the epoch is established");
         core.act(Action::Serve { role: ServingRole::Leader });
         for at in 0..self.links.len() {
@@ -452,7 +464,7 @@ impl Leader {
         self.links.into_iter().map(|link| link.link)
     }
 
-    pub(crate) fn learners(&self) -> Vec<LearnerStatus> {
+    pub(crate) fn learners(&self, core: &Core) -> Vec<LearnerStatus> {
         let mut learners: Vec<LearnerStatus> = self
             .links
             .iter()
@@ -460,7 +472,7 @@ impl Leader {
             .map(|link| LearnerStatus {
                 id: link.id,
                 link: link.link,
-                voter: link.voter,
+                voter: !link.observer && core.verifier.is_voter(link.id),
                 phase: match link.state {
                     LinkState::New
                     | LinkState::Duplicate(_)

@@ -19,6 +19,7 @@ fn calm(voters: usize, observers: usize) -> Cluster {
         proposals: 0,
         fault_every: 1,
         checkpoint_every: 0,
+        reconfig_every: 0,
     };
     Cluster::new(voters, observers, Prng::new(1), weather)
 }
