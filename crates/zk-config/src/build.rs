@@ -526,10 +526,11 @@ impl Builder<'_> {
                 };
                 self.report(Severity::Error, setting.source.clone(), Some(key), message);
             }
-            if groups.insert(id, group).is_some() {
+            if groups.contains_key(&id) {
                 let message = "this group is listed twice";
                 self.report(Severity::Error, setting.source.clone(), Some(key), message);
             }
+            groups.entry(id).or_default().extend(group);
         }
         let mut weights = BTreeMap::new();
         for (key, id, setting) in settings.under("weight.*") {

@@ -911,7 +911,7 @@ fn weighted(id: i64) -> Election {
         voters: ids(1..=5),
         groups: [(1, ids([1, 2, 3])), (2, ids([4, 5]))].into(),
         weights: [3, 4, 5].map(|id| (ServerId(id), 0)).into(),
-        ..Members::default()
+        ..config(id).members
     };
     let mut election = Election::new(&PeerConfig::new(ServerId(id), members));
     election.start(1000, Zxid(ZXID), Epoch(3), Standing::Voter);

@@ -10,7 +10,8 @@ use zk_proto::txn::{LoggedTxn, SetDataTxn, Txn, TxnHeader};
 use zk_proto::{Epoch, OpCode, ServerId, SessionId, Xid, Zxid};
 use zk_testkit::Prng;
 use zk_zab::{
-    Action, Durable, Input, LinkId, Members, Peer, PeerConfig, ServingRole, Token, Write,
+    Action, Durable, Input, LinkId, Members, Peer, PeerConfig, QuorumVerifier, ServingRole, Token,
+    Write,
 };
 
 use crate::disk::{Disk, Queued, State};
@@ -149,9 +150,23 @@ fn brought(txn: &Bytes) -> Option<Members> {
     Some(Members::from_text(std::str::from_utf8(&set.data?).ok()?))
 }
 
+/// Voters in groups of so many, numbered on, with these weights.
+pub(crate) fn grouped(groups: &[&[u64]], observers: usize) -> Members {
+    let mut members = members(groups.iter().map(|group| group.len()).sum(), observers);
+    let mut voters = members.voters.clone().into_iter();
+    for (group, weights) in (1..).zip(groups) {
+        for (weight, voter) in weights.iter().zip(&mut voters) {
+            members.groups.entry(group).or_default().insert(voter);
+            members.weights.insert(voter, *weight);
+        }
+    }
+    members.text += &members.hierarchy_text();
+    members
+}
+
 impl Cluster {
-    pub(crate) fn new(voters: usize, observers: usize, prng: Prng, weather: Weather) -> Self {
-        let members = members(voters, observers);
+    pub(crate) fn new(members: Members, prng: Prng, weather: Weather) -> Self {
+        let count = members.voters.len() + members.observers.len();
         let config = PeerConfig {
             tick_ms: 100,
             init_limit_ticks: 10,
@@ -182,7 +197,7 @@ impl Cluster {
             calm: false,
             trace: false,
         };
-        for _ in 0..voters + observers {
+        for _ in 0..count {
             cluster.add_server();
         }
         cluster
@@ -721,14 +736,14 @@ impl Cluster {
                 }
                 let before = self.delivered.iter().rev().find_map(|(_, txn)| self::brought(txn));
                 let before = before.unwrap_or_else(|| self.config.members.clone());
+                let holders = self.servers.iter().filter(|server| server.disk.has(zxid));
+                let holders = holders.map(|server| server.id).collect();
                 // A reconfiguration is agreed on by the members before it and by those behind it.
                 for members in brought.iter().chain([&before]) {
-                    let voters = members.voters.len();
-                    let voters_with_it = self.servers.iter().filter(|server| {
-                        members.voters.contains(&server.id) && server.disk.has(zxid)
-                    });
-                    let on_disk = voters_with_it.count();
-                    assert!(on_disk > voters / 2, "{zxid} is delivered, and on {on_disk} disks");
+                    assert!(
+                        QuorumVerifier::new(members).contains_quorum(&holders),
+                        "{zxid} is delivered, and on the disks of {holders:?}"
+                    );
                 }
                 self.delivered.push((zxid, txn.clone()));
             }
@@ -742,6 +757,12 @@ impl Cluster {
         assert_eq!(server.serving, None, "it serves already");
         server.serving = Some(role);
         if role == ServingRole::Leader {
+            let members = &self.config.members;
+            assert!(
+                !members.is_hierarchical() || QuorumVerifier::new(members).has_weight(server.id),
+                "{} leads without weight",
+                server.id
+            );
             let epoch = server.peer.last_proposed().epoch();
             let me = (index, server.life);
             assert_eq!(server.disk.current, epoch, "it leads in an epoch that is not on its disk");

@@ -3,7 +3,7 @@
 use zk_proto::Epoch;
 use zk_testkit::Prng;
 
-use crate::harness::{Cluster, Weather};
+use crate::harness::{Cluster, Weather, members};
 
 /// Three voters that may be changed, and servers that are started beside them.
 fn calm(voters: usize) -> Cluster {
@@ -15,7 +15,7 @@ fn calm(voters: usize) -> Cluster {
         checkpoint_every: 0,
         reconfig_every: 0,
     };
-    let mut cluster = Cluster::new(voters, 0, Prng::new(1), weather);
+    let mut cluster = Cluster::new(members(voters, 0), Prng::new(1), weather);
     cluster.config.reconfig_enabled = true;
     cluster.start_all();
     cluster.progress(1_000).expect("nothing is wrong");
