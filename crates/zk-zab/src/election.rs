@@ -60,6 +60,9 @@ const NO_SAY: Zxid = Zxid(-1);
 /// The id, zxid and epoch in the votes of those that have none to give.
 const NOBODY: i64 = i64::MIN;
 
+/// For how many times `finalizeWait` the voters of the next configuration are waited for.
+const NEXT_WAIT: i64 = 4;
+
 /// How many answers to servers that are not in the configuration may wait to be sent.
 const STRANGERS_MAX: usize = 16;
 
@@ -697,7 +700,13 @@ impl Election {
             return;
         }
         let since_ms = *self.agreed_since_ms.get_or_insert(self.now_ms);
-        let waited = self.now_ms.saturating_sub(since_ms) >= self.finalize_wait_ms;
+        let waited_ms = self.now_ms.saturating_sub(since_ms);
+        if !self.electorate.contains_next_quorum(&backers)
+            && waited_ms < self.finalize_wait_ms.saturating_mul(NEXT_WAIT)
+        {
+            return;
+        }
+        let waited = waited_ms >= self.finalize_wait_ms;
         if waited || self.nothing_better_can_come() {
             self.decide(self.proposal, backers);
         }

@@ -140,10 +140,7 @@ impl Peer {
                 Role::Halted => Ok(()),
             },
             Input::Tick => self.on_tick(history),
-            Input::Notification { from, notification } => {
-                self.on_notification(from, &notification);
-                Ok(())
-            }
+            Input::Notification { from, notification } => self.on_notification(from, &notification),
             Input::Reachable { server, reachable } => {
                 if let Some(election) = &mut self.election {
                     election.on_reachable(core.now_ms, server, reachable);
@@ -282,22 +279,28 @@ impl Peer {
         }
     }
 
-    fn on_notification(&mut self, from: ServerId, notification: &Notification) {
-        let core = &mut self.core;
+    fn on_notification(&mut self, from: ServerId, notification: &Notification) -> Result<(), Exit> {
         // A member that was away learns of the ensemble that it comes back to.
-        if core.config.reconfig_enabled
-            && matches!(self.role, Role::Looking(_))
-            && core.is_member(from)
+        if self.core.config.reconfig_enabled
+            && self.serving().is_none()
+            && self.core.is_member(from)
             && let Some(text) = &notification.config
         {
-            core.activate(Members::from_text(text));
+            self.core.activate(Members::from_text(text));
             if self.tell_members() {
-                self.start_election();
+                match self.role {
+                    Role::Looking(_) => self.start_election(),
+                    Role::Leading(_) | Role::Following(_) | Role::Observing(_) => {
+                        return Err(Exit::Leave("another configuration is in force"));
+                    }
+                    Role::Halted => {}
+                }
             }
         }
         if let Some(election) = &mut self.election {
             election.on_notification(self.core.now_ms, from, notification);
         }
+        Ok(())
     }
 
     /// After each step: the election may have ended, or its result may have come to nothing.

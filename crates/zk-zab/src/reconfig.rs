@@ -25,17 +25,20 @@ const OP_AT: std::ops::Range<usize> = 28..32;
 #[derive(Debug)]
 pub(crate) struct Next {
     pub(crate) members: Members,
-    verifier: QuorumVerifier,
+    pub(crate) verifier: QuorumVerifier,
     /// What comes with this transaction and behind it needs its quorum too.
     pub(crate) since: Zxid,
 }
 
-/// Who elects: the voters in force and, while a reconfiguration is under way, those that come. A leader
-/// needs a quorum of each (`QuorumPeer.getCurrentAndNextConfigVoters` upstream).
+/// Who elects: the voters in force. While a reconfiguration is under way those that come are asked too
+/// (`QuorumPeer.getCurrentAndNextConfigVoters` upstream): they may be in force already. Their quorum is
+/// waited for, but not for ever, since they may not know that they are to vote; no leader gets an epoch
+/// without them.
 #[derive(Debug, Clone)]
 pub(crate) struct Electorate {
-    current: QuorumVerifier,
+    verifier: QuorumVerifier,
     next: Option<QuorumVerifier>,
+    /// Those in force and those that come.
     voters: BTreeSet<ServerId>,
     /// The versions of both.
     versions: (i64, Option<i64>),
@@ -45,7 +48,7 @@ impl Electorate {
     pub(crate) fn new(current: &Members, next: Option<&Members>) -> Self {
         let come = next.map(|next| &next.voters).into_iter().flatten();
         Self {
-            current: QuorumVerifier::new(current),
+            verifier: QuorumVerifier::new(current),
             next: next.map(QuorumVerifier::new),
             voters: current.voters.iter().chain(come).copied().collect(),
             versions: Self::versions(current, next),
@@ -70,13 +73,16 @@ impl Electorate {
     }
 
     pub(crate) fn has_weight(&self, server: ServerId) -> bool {
-        self.current.has_weight(server)
-            || self.next.as_ref().is_some_and(|next| next.has_weight(server))
+        self.verifier.has_weight(server)
     }
 
     pub(crate) fn contains_quorum(&self, servers: &BTreeSet<ServerId>) -> bool {
-        self.current.contains_quorum(servers)
-            && self.next.as_ref().is_none_or(|next| next.contains_quorum(servers))
+        self.verifier.contains_quorum(servers)
+    }
+
+    /// Whether those that come agree as well.
+    pub(crate) fn contains_next_quorum(&self, servers: &BTreeSet<ServerId>) -> bool {
+        self.next.as_ref().is_none_or(|next| next.contains_quorum(servers))
     }
 }
 
@@ -145,17 +151,14 @@ impl Core {
         self.next = Some(Next { verifier: QuorumVerifier::new(&members), members, since });
     }
 
-    /// Whether these servers may decide: in the configuration in force, and in the next one.
-    pub(crate) fn is_quorum(&self, servers: &BTreeSet<ServerId>) -> bool {
-        self.verifier.contains_quorum(servers)
-            && self.next.as_ref().is_none_or(|next| next.verifier.contains_quorum(servers))
-    }
-
-    /// The same for one transaction.
+    /// Whether a transaction that these servers have on disk is committed.
     pub(crate) fn may_commit(&self, zxid: Zxid, servers: impl Iterator<Item = ServerId>) -> bool {
         match self.next.as_ref().filter(|next| next.since <= zxid) {
             None => self.verifier.is_quorum(servers),
-            Some(_) => self.is_quorum(&servers.collect()),
+            Some(next) => {
+                let servers = servers.collect();
+                self.verifier.contains_quorum(&servers) && next.verifier.contains_quorum(&servers)
+            }
         }
     }
 

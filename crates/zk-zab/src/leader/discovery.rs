@@ -176,7 +176,7 @@ impl Leader {
         let learner = &mut self.links[at];
         let newer =
             has_say && (Epoch(ack.current_epoch), packet.zxid) > (self.initial_epoch, self.initial);
-        let voter = !learner.observer && core.is_voter(learner.id);
+        let voter = core.is_voter(learner.id);
         learner.epoch_acked = has_say && voter;
         learner.state = LinkState::EpochAcked(packet.zxid.max(Zxid::ZERO));
         if self.phase == Phase::EpochAcks {

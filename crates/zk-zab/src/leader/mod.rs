@@ -12,7 +12,7 @@ use zk_proto::{Epoch, ServerId, Zxid};
 
 use crate::core::{Core, Exit};
 use crate::packet::{bare, epoch_zxid};
-use crate::{Action, History, LearnerPhase, LearnerStatus, LinkId, ServingRole};
+use crate::{Action, History, LearnerPhase, LearnerStatus, LinkId, QuorumVerifier, ServingRole};
 
 /// How many connections may be open that have not said yet whose they are. More than an ensemble has
 /// members, so that members are never locked out by each other.
@@ -175,29 +175,25 @@ impl Leader {
         self.last_proposed
     }
 
-    /// Whether `counts` is true of a quorum of the voters, with or without the leader's `own` word.
+    /// Whether `counts` is true of a quorum of the voters, with or without the leader's `own` word. While a
+    /// reconfiguration is under way that takes a quorum of each configuration: in the next one observers
+    /// count that will vote, for they may not know yet that they will.
     fn is_quorum(&self, core: &Core, own: bool, counts: impl Fn(&LearnerLink) -> bool) -> bool {
-        let mut servers = self.followers(counts);
-        if own {
-            servers.insert(core.id());
-        }
-        core.is_quorum(&servers)
+        let own = own.then(|| core.id());
+        let of = |verifier: &QuorumVerifier, links: &mut dyn Iterator<Item = &LearnerLink>| {
+            verifier.contains_quorum(&links.map(|link| link.id).chain(own).collect())
+        };
+        let known = || self.links.iter().filter(|link| counts(link));
+        of(&core.verifier, &mut known().filter(|link| !link.observer))
+            && core.next.as_ref().is_none_or(|next| of(&next.verifier, &mut known()))
     }
 
     /// Whether `counts` is true of every voter but the leader.
     fn is_everybody(&self, core: &Core, counts: impl Fn(&LearnerLink) -> bool) -> bool {
-        let mut servers = self.followers(counts);
-        servers.insert(core.id());
-        core.verifier.voters().is_subset(&servers)
-    }
-
-    /// Followers, be they voters or about to be some: whoever counts them knows.
-    fn followers(&self, counts: impl Fn(&LearnerLink) -> bool) -> BTreeSet<ServerId> {
-        self.links
-            .iter()
-            .filter(|link| !link.observer && counts(link))
-            .map(|link| link.id)
-            .collect()
+        let all = self.links.iter().filter(|link| counts(link)).map(|link| link.id);
+        let all: BTreeSet<ServerId> = all.chain([core.id()]).collect();
+        core.verifier.voters().is_subset(&all)
+            && core.next.as_ref().is_none_or(|next| next.members.voters.is_subset(&all))
     }
 
     fn position(&self, link: LinkId) -> Option<usize> {
