@@ -253,3 +253,25 @@ impl Scenario {
         self.voters + self.observers
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use zk_zab::QuorumVerifier;
+
+    use super::*;
+
+    #[test]
+    fn groups_are_drawn_now_and_then_and_can_always_decide() {
+        let (mut grouped, mut weightless) = (0, 0);
+        for seed in 0..600 {
+            let scenario = Scenario::draw(seed);
+            let members = scenario.membership();
+            let verifier = QuorumVerifier::new(&members);
+            assert!(verifier.contains_quorum(&members.voters), "{scenario:?}");
+            assert_eq!(members.is_hierarchical(), !scenario.groups.is_empty());
+            grouped += usize::from(members.is_hierarchical());
+            weightless += usize::from(members.voters.iter().any(|it| !verifier.has_weight(*it)));
+        }
+        assert!((50..150).contains(&grouped) && weightless > 20, "{grouped} {weightless}");
+    }
+}

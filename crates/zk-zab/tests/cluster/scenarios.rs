@@ -129,6 +129,32 @@ fn who_weighs_more_than_all_others_of_its_group_is_needed() {
     assert_eq!(serving(&cluster), 0);
 }
 
+/// A nearly full disk is no reason to go where nobody else could lead.
+#[test]
+fn a_reluctant_leader_stays_while_the_others_are_no_quorum() {
+    for (weights, stays) in
+        [([1, 1, 5, 1, 1], true), ([1, 1, 1, 1, 1], false), ([1, 1, 2, 0, 0], true)]
+    {
+        let mut cluster = established_of(grouped(&[&weights], 0));
+        // Where it can, server 3 leads, and the others follow it.
+        for index in [0, 1, 3, 4] {
+            cluster.crash(index, 9);
+        }
+        cluster.run_until(cluster.now_ms + 2_000);
+        for index in [0, 1, 3, 4] {
+            cluster.start(index);
+        }
+        cluster.progress(5_000).unwrap();
+        let leader = cluster.leader().unwrap();
+        assert!(leader == 2 || !stays, "{weights:?}");
+        cluster.servers[leader].peer.set_reluctant(true);
+        cluster.run_until(cluster.now_ms + 3_000);
+        let led_by_others = cluster.leader().is_some_and(|other| other != leader);
+        assert_eq!(led_by_others, !stays, "{weights:?}");
+        assert_eq!(serving(&cluster), 5);
+    }
+}
+
 /// It takes part, and what it has and says counts for nothing, even when it has more than all others.
 #[test]
 fn who_has_no_weight_follows_and_is_truncated() {
