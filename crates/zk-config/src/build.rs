@@ -515,13 +515,22 @@ impl Builder<'_> {
                 self.report(Severity::Error, setting.source.clone(), Some(key), message);
                 continue;
             };
-            if let Some(twice) =
-                ids.iter().find(|id| groups.values().any(|group| group.contains(id)))
-            {
-                let message = format!("server {twice} is in two groups");
+            let mut group = BTreeSet::new();
+            for server in ids {
+                let message = if groups.values().any(|other| other.contains(&server)) {
+                    format!("server {server} is in two groups")
+                } else if !group.insert(server) {
+                    format!("server {server} is in the group twice")
+                } else {
+                    continue;
+                };
                 self.report(Severity::Error, setting.source.clone(), Some(key), message);
             }
-            groups.insert(id, ids);
+            if groups.contains_key(&id) {
+                let message = "this group is listed twice";
+                self.report(Severity::Error, setting.source.clone(), Some(key), message);
+            }
+            groups.entry(id).or_default().extend(group);
         }
         let mut weights = BTreeMap::new();
         for (key, id, setting) in settings.under("weight.*") {
@@ -646,6 +655,8 @@ impl Builder<'_> {
             );
         } else if voters.len() == 1 && ensemble.standalone_enabled && observers > 0 {
             self.error(&first, "one participant with observers needs standaloneEnabled=false");
+        } else if ensemble.is_hierarchical() {
+            self.groups(ensemble);
         } else if voters.len() == 2 {
             self.warning(
                 &first,
@@ -658,16 +669,6 @@ impl Builder<'_> {
                 voters.len() - 1
             );
             self.warning(&first, message);
-        }
-        if !ensemble.groups.is_empty() || !ensemble.weights.is_empty() {
-            for member in &voters {
-                if !ensemble.groups.values().any(|group| group.contains(&member.id)) {
-                    self.error(
-                        &member.key(),
-                        "with groups or weights every participant must be in a group",
-                    );
-                }
-            }
         }
         if ensemble.is_distributed() {
             self.limits_between_members(ensemble);
@@ -685,6 +686,68 @@ impl Builder<'_> {
                 );
             }
             self.unused_ensemble_keys();
+        }
+    }
+
+    /// The checks of `QuorumHierarchical`, and of what it would fail over without a word.
+    fn groups(&mut self, ensemble: &EnsembleConfig) {
+        let in_group = |id| ensemble.groups.values().any(|group| group.contains(&id));
+        let role = |id| ensemble.members.get(&id).map(|member| member.role);
+        let stranger = |id| match role(id) {
+            Some(Role::Participant) => None,
+            Some(Role::Observer) => Some(format!("server {id} is an observer")),
+            None => Some(format!("there is no line server.{id}")),
+        };
+        let mut sound = true;
+        for member in ensemble.voters().filter(|member| !in_group(member.id)) {
+            let message = "with groups or weights every participant must be in a group";
+            self.error(&member.key(), message);
+            sound = false;
+        }
+        for (group, ids) in &ensemble.groups {
+            let key = format!("group.{group}");
+            for id in ids {
+                let Some(who) = stranger(*id) else { continue };
+                if ensemble.weights.contains_key(id) {
+                    let message =
+                        format!("{who}: its weight is missing in every quorum; take it out");
+                    self.warning(&key, message);
+                } else {
+                    self.error(&key, format!("{who}; only participants belong into groups"));
+                    sound = false;
+                }
+            }
+            let total: u128 =
+                ids.iter().map(|id| u128::from(ensemble.weight(*id).unwrap_or(0))).sum();
+            if i64::try_from(total).is_err() {
+                self.error(&key, format!("its members weigh {total}; allowed: {}", i64::MAX));
+                sound = false;
+            }
+        }
+        for id in ensemble.weights.keys().filter(|id| !in_group(**id)) {
+            if let Some(who) = stranger(*id) {
+                self.warning(&format!("weight.{id}"), format!("no effect: {who}"));
+            }
+        }
+        if !sound {
+            return;
+        }
+        // Where there is no group every participant has been reported.
+        let Some(first) = ensemble.groups.keys().next().map(|group| format!("group.{group}"))
+        else {
+            return;
+        };
+        match ensemble.tolerated_failures() {
+            None => self.error(
+                &first,
+                "no quorum is possible: more than half of the groups need participants with more \
+                 than half of their weight, which must not be 0",
+            ),
+            Some(0) => self.warning(
+                &first,
+                "no failure is tolerated: without one of the participants there is no quorum",
+            ),
+            Some(_) => {}
         }
     }
 
@@ -784,12 +847,9 @@ impl Builder<'_> {
             let mut keys = keys.into_iter();
             let Some((first, source)) = keys.next() else { continue };
             let mut message = if refused {
-                let danger = match feature {
-                    Feature::HierarchicalQuorums => "count quorums otherwise than was meant",
-                    _ => "trust everybody who reaches the quorum ports", // what keeps somebody out
-                };
                 format!(
-                    "not supported yet, it comes with {}; starting without it would {danger}",
+                    "not supported yet, it comes with {}; starting without it would trust everybody \
+                     who reaches the quorum ports",
                     feature.comes_with()
                 )
             } else {
@@ -847,16 +907,22 @@ impl Builder<'_> {
             _ => format!("{number} {what}s"), // the plural
         };
         let mut message = format!("an ensemble of {}", count(voters, "participant"));
+        if ensemble.is_hierarchical() {
+            message.push_str(&format!(" in {}", count(ensemble.groups.len(), "group")));
+        }
         if observers > 0 {
             message.push_str(&format!(" and {}", count(observers, "observer")));
         }
         message.push_str(&format!(
             ", of which {} may fail; this is server.{id}, {}",
-            match voters.saturating_sub(1) / 2 {
+            match ensemble.tolerated_failures().unwrap_or(0) {
                 0 => "none".to_owned(),
                 spare => count(spare, "participant"),
             },
             match member.role {
+                Role::Participant if ensemble.weight(member.id) == Some(0) => {
+                    "a participant without weight, which is never elected"
+                }
                 Role::Participant => "a participant",
                 Role::Observer => "an observer",
             }

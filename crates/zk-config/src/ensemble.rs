@@ -236,9 +236,11 @@ fn host_and_ports(text: &str) -> Result<Vec<&str>, MemberError> {
     Ok(std::iter::once(host).chain(rest.split(':')).collect())
 }
 
-/// The ids of a `group.N` value.
-pub(crate) fn parse_group(text: &str) -> Option<BTreeSet<u64>> {
-    text.split(':').map(|id| id.trim().parse().ok()).collect()
+/// The ids of a `group.N` value, as often as they stand there. Colons at the end mean nothing, as in
+/// ZooKeeper.
+pub(crate) fn parse_group(text: &str) -> Option<Vec<u64>> {
+    let id = |id: &str| id.trim().parse().ok().filter(|id| i64::try_from(*id).is_ok());
+    text.trim_end_matches(':').split(':').map(id).collect()
 }
 
 /// `zoo.cfg.dynamic.1000` is version 0x1000; without a hexadecimal ending there is none
@@ -357,10 +359,66 @@ impl EnsembleConfig {
         voters > 1 || (voters > 0 && !self.standalone_enabled)
     }
 
-    /// The membership as ZooKeeper writes it (facts, section 3.11), a line for each member by id,
-    /// each with a line end, without the version.
+    /// Whether quorums are counted by groups and weights: either makes them so.
+    pub fn is_hierarchical(&self) -> bool {
+        !self.groups.is_empty() || !self.weights.is_empty()
+    }
+
+    /// What a member weighs: 1 unless there is a line for it. None is for those that have no vote and
+    /// no such line.
+    pub fn weight(&self, id: u64) -> Option<u64> {
+        let votes = || self.voters().any(|member| member.id == id).then_some(1);
+        self.weights.get(&id).copied().or_else(votes)
+    }
+
+    /// How many participants may fail, whichever they are, so that a quorum is left; none when there
+    /// is no quorum even with all of them.
+    pub fn tolerated_failures(&self) -> Option<usize> {
+        if !self.is_hierarchical() {
+            return self.voters().count().checked_sub(1).map(|others| others / 2);
+        }
+        let voters: BTreeSet<u64> = self.voters().map(|member| member.id).collect();
+        // How many must fail for each group to be lost, the heaviest first.
+        let mut needed = Vec::new();
+        for group in self.groups.values() {
+            let weight = |id: &u64| u128::from(self.weight(*id).unwrap_or(0));
+            let total: u128 = group.iter().map(weight).sum();
+            let mut weights: Vec<u128> = group.intersection(&voters).map(weight).collect();
+            weights.sort_unstable();
+            let mut left: u128 = weights.iter().sum();
+            let mut failures = 0;
+            while left > total / 2 {
+                left -= weights.pop().unwrap_or_default();
+                failures += 1;
+            }
+            if total > 0 {
+                needed.push(failures);
+            }
+        }
+        needed.sort_unstable();
+        // With so many groups lost there is no majority of them.
+        let fatal = needed.len() - needed.len() / 2;
+        needed.iter().take(fatal).sum::<usize>().checked_sub(1)
+    }
+
+    /// The membership as ZooKeeper writes it (facts, section 3.11), a line for each member by id, then
+    /// for each group and each weight, each with a line end, without the version. A participant's
+    /// weight is written even if it was not given.
     pub fn text(&self) -> String {
-        self.members.values().map(|member| format!("{}={member}\n", member.key())).collect()
+        let mut lines: Vec<String> =
+            self.members.values().map(|member| format!("{}={member}\n", member.key())).collect();
+        if self.is_hierarchical() {
+            lines.extend(self.groups.iter().map(|(group, ids)| {
+                let ids: Vec<String> = ids.iter().map(u64::to_string).collect();
+                format!("group.{group}={}\n", ids.join(":"))
+            }));
+            let mut weights = self.weights.clone();
+            for member in self.voters() {
+                weights.entry(member.id).or_insert(1);
+            }
+            lines.extend(weights.iter().map(|(id, weight)| format!("weight.{id}={weight}\n")));
+        }
+        lines.concat()
     }
 
     /// Whether there is any other server to work with.
@@ -455,7 +513,7 @@ mod tests {
             let listener = listener(host, 1).unwrap();
             assert_eq!((listener.to_string().as_str(), listener.is_any_address()), (text, any));
         }
-        assert_eq!(parse_group("1:2: 3"), Some(BTreeSet::from([1, 2, 3])));
+        assert_eq!(parse_group("1:2: 3:"), Some(vec![1, 2, 3]));
         assert_eq!(parse_group("1:x"), None);
     }
 }

@@ -102,8 +102,6 @@ pub enum Feature {
     ObserverMasters,
     /// Sessions that only one member knows.
     LocalSessions,
-    /// Groups and weights.
-    HierarchicalQuorums,
     /// Several addresses for a member.
     MultiAddress,
     /// An oracle that decides between two members.
@@ -130,7 +128,6 @@ impl Feature {
             Self::Reconfiguration => "dynamic reconfiguration",
             Self::ObserverMasters => "observer masters",
             Self::LocalSessions => "local sessions",
-            Self::HierarchicalQuorums => "hierarchical quorums",
             Self::MultiAddress => "members with several addresses",
             Self::Oracle => "the oracle for two members",
             Self::Tls => "TLS",

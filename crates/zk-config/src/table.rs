@@ -89,7 +89,6 @@ const QUORUM_SECURITY: Status = Later(Feature::QuorumSecurity);
 const RECONFIG: Status = Later(Feature::Reconfiguration);
 const OBSERVER_MASTERS: Status = Later(Feature::ObserverMasters);
 const LOCAL_SESSIONS: Status = Later(Feature::LocalSessions);
-const HIERARCHY: Status = Later(Feature::HierarchicalQuorums);
 const ADDRESSES: Status = Later(Feature::MultiAddress);
 const ORACLE: Status = Later(Feature::Oracle);
 const OBSERVER_DISK: Status = NoEffect("an observer keeps its data on disk as every member does");
@@ -236,8 +235,8 @@ pub const KEYS: &[KeyInfo] = &[
 
     // The ensemble.
     between(row("server.*", Member, "", File, Honoured, "`server.N=host:quorumPort:electionPort[:role][;[host:]clientPort]`, a member of the ensemble.")),
-    between(restricting(row("group.*", Group, "", File, HIERARCHY, "`group.N=id:id:...`, a group of a hierarchical quorum."))),
-    between(restricting(row("weight.*", long_at_least(0), "", File, HIERARCHY, "`weight.N=w`, the votes of member N."))),
+    between(row("group.*", Group, "", File, Honoured, "`group.N=id:id:...`, a group of hierarchical quorums: those decide that have more than half of the weight in more than half of the groups.")),
+    between(row("weight.*", long_at_least(0), "", File, Honoured, "`weight.N=w`, what member N weighs in its group, 1 when absent; 0 for one that never counts and is never elected.")),
     between(row("dynamicConfigFile", Path, "", File, Honoured, "File with the server, group and weight lines.")),
     between(row("standaloneEnabled", Bool, "true", File, Honoured, "`false` runs even a single member as an ensemble.")),
     between(row("reconfigEnabled", Bool, "false", File, RECONFIG, "Allow dynamic reconfiguration.")),

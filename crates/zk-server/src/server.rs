@@ -375,9 +375,17 @@ fn peer_config(config: &ServerConfig, id: ServerId) -> PeerConfig {
         let members = ensemble.members.values().filter(move |member| member.role == role);
         members.map(|member| quorum::server_id(member.id)).collect()
     };
+    let groups = ensemble.groups.iter().map(|(group, servers)| {
+        let servers = servers.iter().map(|server| quorum::server_id(*server)).collect();
+        (i64::try_from(*group).unwrap_or(i64::MAX), servers)
+    });
+    let weights = ensemble.weights.iter().map(|(id, weight)| (quorum::server_id(*id), *weight));
+    let (groups, weights) = (groups.collect(), weights.collect());
     let members = Members {
         voters: with_role(Role::Participant),
         observers: with_role(Role::Observer),
+        groups,
+        weights,
         text: ensemble.text(),
         version: i64::try_from(ensemble.version).unwrap_or(i64::MAX),
     };

@@ -19,7 +19,7 @@ use zk_proto::{Epoch, Record, ServerId, SessionId, Xid, Zxid};
 use zk_session::{SessionConfig, first_id};
 use zk_testkit::Prng;
 use zk_tree::{Checkpoint, Database, TreeConfig};
-use zk_zab::{LinkId, Members, PeerConfig, Write};
+use zk_zab::{LinkId, PeerConfig, QuorumVerifier, Write};
 
 use crate::check::leadership::Leadership;
 use crate::check::log::Logged;
@@ -213,6 +213,7 @@ pub(crate) struct Connection {
 /// One run.
 pub(crate) struct Ensemble {
     pub(crate) scenario: Rc<Scenario>,
+    pub(crate) verifier: QuorumVerifier,
     pub(crate) rng: Prng,
     pub(crate) queue: Queue<Event>,
     pub(crate) members: Vec<Member>,
@@ -322,6 +323,7 @@ impl Ensemble {
             actions: Vec::new(),
             landed: Vec::new(),
             operations_left: scenario.operations,
+            verifier: QuorumVerifier::new(&scenario.membership()),
             scenario: Rc::new(scenario),
         };
         ensemble.begin();
@@ -473,17 +475,8 @@ impl Ensemble {
     }
 
     fn peer_config(&self, member: usize) -> PeerConfig {
-        let mut members = Members::default();
-        for each in &self.members {
-            let role = if each.voter { "participant" } else { "observer" };
-            members.text += &format!("server.{0}=s{0}:2888:3888:{role};0.0.0.0:2181\n", each.id);
-            if each.voter {
-                members.voters.insert(each.id);
-            } else {
-                members.observers.insert(each.id);
-            }
-        }
         let scenario = &self.scenario;
+        let members = scenario.membership();
         PeerConfig {
             tick_ms: scenario.tick_ms,
             init_limit_ticks: scenario.init_limit,
@@ -665,8 +658,19 @@ impl Ensemble {
                     status.committed
                 )
             });
-            if serving && status.state == PeerState::Leading && !self.scenario.standalone {
-                self.leader_serves(member, status.current_epoch);
+            if status.state == PeerState::Leading && !self.scenario.standalone {
+                let verdict = Leadership::who_leads_has_weight(member, id, &self.verifier);
+                self.demand(verdict);
+                if serving {
+                    self.leader_serves(member, status.current_epoch);
+                }
+            }
+            if serving
+                && status.state == PeerState::Following
+                && self.verifier.is_voter(id)
+                && !self.verifier.has_weight(id)
+            {
+                self.met(Marker::WeightlessFollowed);
             }
         }
         self.watch_wedged(member);
@@ -742,13 +746,22 @@ impl Ensemble {
         let Some(&last) = new.last() else { return };
         let voters = self.members.iter().filter(|member| member.voter);
         // What a lost disk had acknowledged still counts: that is the fault that is tolerated.
-        let holders = voters.filter(|voter| voter.lost || voter.disk.has(last)).count();
+        let holders = voters
+            .filter(|voter| voter.lost || voter.disk.has(last))
+            .map(|voter| voter.id)
+            .collect();
         let verdict = Commits::what_is_committed_is_on_the_disks_of_a_quorum(
             member,
             last,
-            holders,
-            self.scenario.voters,
+            &holders,
+            &self.verifier,
         );
+        if !self.scenario.groups.is_empty() {
+            self.met(Marker::HierarchicalCommit);
+            if holders.len() * 2 <= self.scenario.voters {
+                self.met(Marker::CommittedByFew);
+            }
+        }
         self.demand(verdict);
         if !self.members[member].disk.has(last) {
             self.met(Marker::CommittedBeforeOwnDisk);

@@ -131,6 +131,12 @@ markers! {
     CheckpointTaken = "a checkpoint was taken";
     /// And the log behind it went.
     LogPurged = "a log was purged";
+    /// Groups and weights.
+    HierarchicalCommit = "a transaction was committed by groups and weights";
+    /// Half of the voters or fewer.
+    CommittedByFew = "a transaction was committed by groups and weights before a majority had it";
+    /// It counts for nothing.
+    WeightlessFollowed = "a voter without weight followed a leader";
     /// R5.
     ReconnectRefusedBehind = "a server refused a client that had seen more than it";
 }

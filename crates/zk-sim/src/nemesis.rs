@@ -140,9 +140,8 @@ impl Ensemble {
             .collect();
         let leader = self.members.iter().position(|member| member.state == PeerState::Leading);
         if let Some(leader) = leader {
-            let with = (0..count)
-                .filter(|member| self.members[*member].voter && side[*member] == side[leader]);
-            if with.count() * 2 <= self.scenario.voters {
+            let with = (0..count).filter(|member| side[*member] == side[leader]);
+            if !self.verifier.is_quorum(with.map(|member| self.members[member].id)) {
                 self.met(Marker::LeaderCutOff);
             }
         }
@@ -247,19 +246,18 @@ impl Ensemble {
         }
     }
 
-    /// A disk is replaced. Of the voters fewer than half may be without data at a time, those that never
-    /// had any among them.
+    /// A disk is replaced. A quorum of voters must be left that are not without data, as are those that
+    /// never had any.
     fn lose(&mut self, victim: usize) {
-        let tolerated = (self.scenario.voters - 1) / 2;
         let without = |disk: &crate::disk::Disk| disk.current_epoch.0 == 0;
-        let lost = self
+        let it = &self.members[victim];
+        let left = self
             .members
             .iter()
-            .filter(|member| member.voter && (member.lost || without(&member.disk)))
-            .count();
-        let it = &self.members[victim];
+            .filter(|member| !(member.id == it.id || member.lost || without(&member.disk)));
+        let tolerated = self.verifier.is_quorum(left.map(|member| member.id));
         let empty = it.disk.durable_end() == zk_proto::Zxid::ZERO && it.disk.accepted_epoch.0 == 0;
-        if it.lost || empty || it.voter && lost >= tolerated {
+        if it.lost || empty || it.voter && !tolerated {
             return;
         }
         let restart = self.restart_us();

@@ -102,6 +102,7 @@ fn calm(seed: u64) -> Scenario {
     Scenario {
         voters: 3,
         observers: 0,
+        groups: Vec::new(),
         standalone: false,
         clients: 6,
         operations: 0,

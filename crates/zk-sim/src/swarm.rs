@@ -1,7 +1,9 @@
 //! What a seed stands for: which ensemble, which clients, which faults.
 
+use zk_proto::ServerId;
 use zk_proto::create_mode::ExtendedTypes;
 use zk_testkit::Prng;
+use zk_zab::Members;
 
 use crate::clock::{MS, SECOND};
 
@@ -76,6 +78,8 @@ pub struct Scenario {
     pub voters: usize,
     /// Members without one.
     pub observers: usize,
+    /// Groups of voters, which are counted from 0, with their weights; none: a majority decides.
+    pub groups: Vec<Vec<(usize, u64)>>,
     /// One member that knows of no ensemble.
     pub standalone: bool,
     /// Clients.
@@ -150,10 +154,11 @@ impl Scenario {
         faults.retain(|_| rng.chance(chance));
         let operations = usize::try_from(between(rng, 150, 500)).unwrap_or_default();
         let faults_us = between(rng, 8, 50) * SECOND;
-        Self {
+        let mut scenario = Self {
             seed,
             voters,
             observers,
+            groups: Vec::new(),
             standalone,
             clients,
             operations,
@@ -184,12 +189,89 @@ impl Scenario {
             initialized: rng.chance(50),
             extended_types: ExtendedTypes::Disabled,
             scripted: false,
+        };
+        // A lot that none of the fixed seeds draws, so that they stay what they were.
+        if matches!(rng.below(100), 70..85) {
+            scenario.draw_groups(rng);
         }
+        scenario
+    }
+
+    /// Hierarchical quorums, of more voters than there would have been.
+    fn draw_groups(&mut self, rng: &mut Prng) {
+        self.voters = 5 + rng.index(5);
+        self.standalone = false;
+        let count = *rng.pick(&[2, 3, 3, 3, 3, 4]);
+        self.groups = vec![Vec::new(); count];
+        let weights: &[u64] = match rng.below(4) {
+            0 | 1 => &[1],
+            2 => &[1, 1, 2, 3],
+            _ => &[0, 1, 1, 5],
+        };
+        let even = rng.chance(50);
+        for voter in 0..self.voters {
+            // Nobody is alone by chance: the first ones are dealt out.
+            let group = if even || voter < count { voter % count } else { rng.index(count) };
+            self.groups[group].push((voter, *rng.pick(weights)));
+        }
+        if rng.chance(30) {
+            // Far away: they follow and vote, and never count.
+            for (_, weight) in &mut self.groups[0] {
+                *weight = 0;
+            }
+        }
+        // Somebody has to count.
+        if self.groups.iter().flatten().all(|(_, weight)| *weight == 0) {
+            self.groups[count - 1][0].1 = 1;
+        }
+    }
+
+    /// Who is in the ensemble.
+    #[must_use]
+    pub fn membership(&self) -> Members {
+        let id = |index: usize| ServerId(i64::try_from(index).unwrap_or_default() + 1);
+        let mut members = Members::default();
+        for index in 0..self.members() {
+            let (server, voter) = (id(index), index < self.voters);
+            let role = if voter { "participant" } else { "observer" };
+            members.text += &format!("server.{server}=s{server}:2888:3888:{role};0.0.0.0:2181\n");
+            let part = if voter { &mut members.voters } else { &mut members.observers };
+            part.insert(server);
+        }
+        for (group, servers) in (1..).zip(&self.groups) {
+            let servers = servers.iter().map(|(voter, weight)| (id(*voter), *weight));
+            members.weights.extend(servers.clone());
+            members.groups.insert(group, servers.map(|(server, _)| server).collect());
+        }
+        members.text += &members.hierarchy_text();
+        members
     }
 
     /// Members in all.
     #[must_use]
     pub fn members(&self) -> usize {
         self.voters + self.observers
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use zk_zab::QuorumVerifier;
+
+    use super::*;
+
+    #[test]
+    fn groups_are_drawn_now_and_then_and_can_always_decide() {
+        let (mut grouped, mut weightless) = (0, 0);
+        for seed in 0..600 {
+            let scenario = Scenario::draw(seed);
+            let members = scenario.membership();
+            let verifier = QuorumVerifier::new(&members);
+            assert!(verifier.contains_quorum(&members.voters), "{scenario:?}");
+            assert_eq!(members.is_hierarchical(), !scenario.groups.is_empty());
+            grouped += usize::from(members.is_hierarchical());
+            weightless += usize::from(members.voters.iter().any(|it| !verifier.has_weight(*it)));
+        }
+        assert!((50..150).contains(&grouped) && weightless > 20, "{grouped} {weightless}");
     }
 }

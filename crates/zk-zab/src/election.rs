@@ -29,6 +29,8 @@
 //!   when the answer is worth more; upstream leaves it to them to ask again.
 //! - A server that decides tells those that voted for it: that it leads, and they need not wait for
 //!   others; or that it follows, and they would wait for it in vain.
+//! - A voter without weight takes over the vote of any that has some. Upstream's keeps its own while that
+//!   is the more recent one, and learns of the leader by asking again.
 //! - What a LOOKING voter said shortly before this server is LOOKING too counts. Upstream answers it,
 //!   forgets it, and learns of it again when it is sent again.
 
@@ -84,8 +86,8 @@ impl Vote {
         }
     }
 
-    /// The total order, in which rounds do not count.
-    fn beats(&self, other: &Self) -> bool {
+    /// The total order, in which rounds do not count. Weights do: see [`Election::beats`].
+    fn is_more_recent(&self, other: &Self) -> bool {
         (self.peer_epoch, self.zxid, self.leader) > (other.peer_epoch, other.zxid, other.leader)
     }
 
@@ -423,8 +425,12 @@ impl Election {
             self.in_round.clear();
             // Who was heard in an earlier round may be gone.
             self.votes_after_all = false;
-            self.propose(if self.votes() && vote.beats(&self.own) { vote } else { self.own });
-        } else if vote.beats(&self.proposal) {
+            self.propose(if self.votes() && self.beats(&vote, &self.own) {
+                vote
+            } else {
+                self.own
+            });
+        } else if self.beats(&vote, &self.proposal) {
             self.propose(vote);
         }
         self.in_round.insert(from, Word::looking(vote));
@@ -446,18 +452,19 @@ impl Election {
             return;
         }
         let mut best = Vote { zxid: Zxid::ZERO, ..self.own };
+        let mut round = self.round;
         for Word { vote, .. } in self.in_round.values() {
-            self.round = self.round.max(vote.round);
-            if vote.beats(&best) {
+            round = round.max(vote.round);
+            if self.beats(vote, &best) {
                 best = *vote;
             }
         }
+        self.round = round;
         info!(
             leader = %best.leader,
             round = self.round,
             "this server may have lost its data, but votes: all others are LOOKING, and none is missed"
         );
-        let round = self.round;
         self.in_round.retain(|_, word| word.vote.round == round);
         self.votes_after_all = true;
         self.propose(best);
@@ -508,7 +515,10 @@ impl Election {
     /// a dead server again and again.
     fn leads(&self, words: &Words, vote: &Vote) -> bool {
         if vote.leader == self.id {
-            return self.votes() && vote.round == self.round && vote.same_candidate(&self.own);
+            return self.may_lead(self.id)
+                && self.votes()
+                && vote.round == self.round
+                && vote.same_candidate(&self.own);
         }
         words.get(&vote.leader).is_some_and(|word| word.state == PeerState::Leading)
     }
@@ -653,6 +663,7 @@ impl Election {
             || self.silent
             || self.state != PeerState::Looking
             || !self.votes()
+            || !self.may_lead(self.proposal.leader)
         {
             return;
         }
@@ -669,7 +680,7 @@ impl Election {
     }
 
     /// Every vote in a round began as the own vote of some voter, and this server has seen one of
-    /// each that can have cast any.
+    /// each that can have cast any. Those without weight never begin one that counts.
     ///
     /// It is better to wait for a candidate that refuses connections, or has found another leader; and
     /// when others have already decided for a better one in this round, as a quorum is about to say.
@@ -680,13 +691,25 @@ impl Election {
             && self.in_round.get(&candidate).is_none_or(|word| word.vote.leader == candidate)
             && self.verifier.voters().iter().all(|voter| match self.in_round.get(voter) {
                 Some(word) => !self.has_better(&word.vote),
-                None => self.abstaining.contains(voter) || refuses(voter),
+                None => !self.may_lead(*voter) || self.abstaining.contains(voter) || refuses(voter),
             })
+    }
+
+    /// Whether a server may be elected: a voter without weight must not be, so that it can be a
+    /// machine that is slow or far away.
+    fn may_lead(&self, server: ServerId) -> bool {
+        self.verifier.has_weight(server)
+    }
+
+    /// Whether one vote is to be preferred. Those for servers without weight beat none, and are
+    /// beaten by all others: their own, which nobody else takes over.
+    fn beats(&self, vote: &Vote, other: &Vote) -> bool {
+        self.may_lead(vote.leader) && (!self.may_lead(other.leader) || vote.is_more_recent(other))
     }
 
     /// Whether a vote in this round is for a better candidate; with a leader's new epoch it is not.
     fn has_better(&self, vote: &Vote) -> bool {
-        vote.leader != self.proposal.leader && vote.beats(&self.proposal)
+        vote.leader != self.proposal.leader && self.beats(vote, &self.proposal)
     }
 
     fn decide(&mut self, vote: Vote, backers: BTreeSet<ServerId>) {
@@ -717,7 +740,7 @@ impl Election {
             Ordering::Equal => match notification.state {
                 // Within a round votes only get better; others are old.
                 PeerState::Looking => {
-                    vote.leader != self.current.leader && vote.beats(&self.current)
+                    vote.leader != self.current.leader && self.beats(&vote, &self.current)
                 }
                 PeerState::Following | PeerState::Leading => vote.leader != self.current.leader,
                 PeerState::Observing => false,

@@ -17,6 +17,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use tokio::task::JoinSet;
 use zk_config::{Member, Role};
+use zk_zab::{Members, QuorumVerifier};
 
 use self::probe::{Answer, Reply, configuration, probe};
 use self::report::{MemberReport, Report};
@@ -108,14 +109,14 @@ async fn status(given: &[String], timeout: Duration) -> Result<Report, Vec<Strin
             None => configuration(address, timeout).await,
         };
         match told.and_then(|text| members_of(&text)) {
-            Ok(members) => {
-                membership = Some((members, address.clone()));
+            Ok((members, verifier)) => {
+                membership = Some((members, verifier, address.clone()));
                 break;
             }
             Err(error) => failed.push(format!("{address}: {}; {error}", answer.mode)),
         }
     }
-    let Some((members, told_by)) = membership else { return Err(failed) };
+    let Some((members, verifier, told_by)) = membership else { return Err(failed) };
     let addresses = addresses(&members, &first, &told_by);
     let unasked: Vec<(u64, String)> = addresses
         .iter()
@@ -135,7 +136,7 @@ async fn status(given: &[String], timeout: Duration) -> Result<Report, Vec<Strin
         let reply = reply.and_then(|answer| answer.claimed_by(member.id));
         MemberReport { id: member.id, role: member.role, address, reply }
     });
-    Ok(Report::judge(reports.collect()))
+    Ok(Report::judge(reports.collect(), &verifier))
 }
 
 /// Asks many servers at once; each has a name.
@@ -150,8 +151,8 @@ async fn probe_all<K: Ord + Send + 'static>(
     tasks.join_all().await.into_iter().collect()
 }
 
-/// The members that a configuration text lists.
-fn members_of(text: &str) -> Result<BTreeMap<u64, Member>, String> {
+/// The members that a configuration text lists, and which of them may decide.
+fn members_of(text: &str) -> Result<(BTreeMap<u64, Member>, QuorumVerifier), String> {
     let mut members = BTreeMap::new();
     for line in text.lines() {
         let Some((id, value)) = line.strip_prefix("server.").and_then(|line| line.split_once('='))
@@ -165,7 +166,7 @@ fn members_of(text: &str) -> Result<BTreeMap<u64, Member>, String> {
     if members.is_empty() {
         return Err("it tells no members".to_owned());
     }
-    Ok(members)
+    Ok((members, QuorumVerifier::new(&Members::from_text(text))))
 }
 
 /// Where each member serves clients: where it was found, where its line says, or else, as far as that

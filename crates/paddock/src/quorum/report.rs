@@ -1,10 +1,13 @@
 //! What the answers mean.
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::process::ExitCode;
 
 use serde_json::{Value as Json, json};
 use zk_config::Role;
+use zk_proto::ServerId;
+use zk_zab::QuorumVerifier;
 
 use super::probe::{Answer, Reply};
 use super::role_name;
@@ -105,18 +108,28 @@ impl Report {
     }
 
     /// Looks at all members together.
-    pub(super) fn judge(members: Vec<MemberReport>) -> Self {
+    pub(super) fn judge(members: Vec<MemberReport>, verifier: &QuorumVerifier) -> Self {
         let leader = Leader::of(&members);
         let mut lines: Vec<Line> =
             members.into_iter().map(|member| line(member, leader.as_ref())).collect();
         lines.sort_by_key(|line| line.id);
-        let voters = lines.iter().filter(|line| line.role == Role::Participant);
-        let in_sync = voters.clone().filter(|line| line.in_sync).count();
-        let voters = voters.count();
+        let voters: Vec<&Line> =
+            lines.iter().filter(|line| line.role == Role::Participant).collect();
+        let in_sync: BTreeSet<ServerId> =
+            voters.iter().filter(|line| line.in_sync).map(|line| line.server()).collect();
         // A leader that takes no clients (leaderServes=no), or whose port is closed to us, is there
         // nevertheless when others follow it.
-        let hidden = usize::from(leader.is_none() && in_sync > 0);
-        let quorum = in_sync + hidden > voters / 2;
+        let hidden = |line: &&Line| {
+            let followed = |it: &&Line| it.answer.as_ref().and_then(|answer| answer.leader);
+            let known = voters.iter().filter(|it| it.in_sync).find_map(followed);
+            known.is_none_or(|leader| leader == line.id) && verifier.has_weight(line.server())
+        };
+        let with = |line: &Line| verifier.is_quorum(in_sync.iter().copied().chain([line.server()]));
+        let quorum = verifier.contains_quorum(&in_sync)
+            || leader.is_none()
+                && !in_sync.is_empty()
+                && voters.iter().copied().filter(|line| !line.in_sync).filter(hidden).any(with);
+        let (voters, in_sync) = (voters.len(), in_sync.len());
         let mut problems = Vec::new();
         let texts: Vec<&str> =
             lines.iter().filter_map(|line| membership(line.answer.as_ref()?)).collect();
@@ -311,6 +324,10 @@ fn health(id: u64, role: Role, answer: &Answer, leader: Option<&Leader>) -> Resu
 }
 
 impl Line {
+    fn server(&self) -> ServerId {
+        ServerId(i64::try_from(self.id).unwrap_or(i64::MAX)) // no configuration has greater ones
+    }
+
     fn is_standalone(&self) -> bool {
         self.answer.as_ref().is_some_and(Answer::is_standalone)
     }

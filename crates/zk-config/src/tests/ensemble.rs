@@ -275,6 +275,186 @@ fn the_server_line_goes_before_peer_type() {
     assert_eq!(config(&of(&contradiction)).ensemble.members[&1].role, Role::Participant);
 }
 
+/// Nine servers, on lines 5 to 13.
+fn nine() -> String {
+    (1..=9).map(|n| format!("server.{n}=h{n}:1:2\n")).collect()
+}
+
+#[test]
+fn groups_and_weights_count_quorums() {
+    let groups = "group.1=1:2:3\ngroup.2=4:5:6:\ngroup.3=9:8:7\nweight.9=0\nweight.4=2\n";
+    let sources = of(&format!("{}{groups}", nine()));
+    assert_eq!(
+        said(&sources),
+        [
+            "zoo.cfg: note: an ensemble of 9 participants in 3 groups, of which 1 participant may fail; \
+             this is server.1, a participant"
+        ]
+    );
+    let ensemble = config(&sources).ensemble;
+    assert!(ensemble.is_hierarchical());
+    assert_eq!(ensemble.groups[&3], [7, 8, 9].into());
+    assert_eq!([1, 4, 9, 10].map(|id| ensemble.weight(id)), [Some(1), Some(2), Some(0), None]);
+    let text = ensemble.text();
+    let (members, hierarchy) = text.split_once("group.").unwrap();
+    assert_eq!(members.lines().count(), 9);
+    // Every participant's weight is written, as ZooKeeper does.
+    assert_eq!(
+        hierarchy,
+        "1=1:2:3\ngroup.2=4:5:6\ngroup.3=7:8:9\nweight.1=1\nweight.2=1\nweight.3=1\nweight.4=2\n\
+         weight.5=1\nweight.6=1\nweight.7=1\nweight.8=1\nweight.9=0\n"
+    );
+    let weightless = sources.my_id("m", "9");
+    assert!(said(&weightless)[0].ends_with("a participant without weight, which is never elected"));
+    // In a file of its own.
+    let dynamic = sources_with_dynamic_file(&format!("{}{groups}", nine()));
+    assert_eq!(config(&dynamic).ensemble.text(), text);
+}
+
+/// What Apache ZooKeeper 3.9.5 has in `/zookeeper/config` for the same lines.
+#[test]
+fn the_text_of_groups_and_weights_is_what_zookeeper_writes() {
+    let lines = "server.1=127.0.0.1:14281:14282\nserver.2=127.0.0.1:15054:15055\n\
+                 server.3=127.0.0.1:13604:13605\nserver.12=127.0.0.1:13607:13606\n\
+                 server.5=127.0.0.1:2999:3999:observer\ngroup.7=12:3:2:\ngroup.1=1\nweight.2=0\n\
+                 weight.3=0\nweight.12=0\nweight.1=3\nweight.5=4\n";
+    let recorded = "server.1=127.0.0.1:14281:14282:participant\n\
+                    server.2=127.0.0.1:15054:15055:participant\n\
+                    server.3=127.0.0.1:13604:13605:participant\n\
+                    server.5=127.0.0.1:2999:3999:observer\n\
+                    server.12=127.0.0.1:13607:13606:participant\n\
+                    group.1=1\ngroup.7=2:3:12\nweight.1=3\nweight.2=0\nweight.3=0\nweight.5=4\n\
+                    weight.12=0\n";
+    assert_eq!(config(&of(lines)).ensemble.text(), recorded);
+}
+
+fn sources_with_dynamic_file(text: &str) -> Sources {
+    sources("dataDir=/d\nclientPort=2181\ninitLimit=10\nsyncLimit=5\ndynamicConfigFile=/c/z.0\n")
+        .dynamic_file("/c/z.0", text)
+        .my_id("m", "1")
+}
+
+#[test]
+fn how_many_may_fail_depends_on_groups_and_weights() {
+    for (groups, expected) in [
+        ("group.1=1:2:3:4:5:6:7:8:9", Some(4)),
+        ("group.1=1:2:3\ngroup.2=4:5:6\ngroup.3=7:8:9", Some(3)),
+        // One that has most of its group, and the two of another.
+        ("group.1=1:2:3\ngroup.2=4:5:6\ngroup.3=7:8:9\nweight.1=5", Some(2)),
+        ("group.1=1:2:3\ngroup.2=4:5:6\ngroup.3=7:8:9\nweight.1=5\nweight.4=3", Some(1)),
+        // Of two groups both are needed.
+        ("group.1=1:2:3:4:5\ngroup.2=6:7:8:9", Some(1)),
+        (
+            "group.1=1:2:3:4:5\ngroup.2=6:7:8:9\nweight.6=0\nweight.7=0\nweight.8=0\nweight.9=0",
+            Some(2),
+        ),
+        ("group.1=1:2:3:4:5:6:7\ngroup.2=8\ngroup.3=9", Some(1)),
+        ("group.1=1:2:3:4:5:6:7:8\ngroup.2=9", Some(0)),
+    ] {
+        let lines = format!("{}{groups}\n", nine());
+        let ensemble = config(&of(&lines)).ensemble;
+        assert_eq!(ensemble.tolerated_failures(), expected, "{groups}");
+        // By trying: any so many may fail, and some one more may not.
+        let weight = |id: u64| ensemble.weight(id).unwrap();
+        let is_quorum = |up: u32| {
+            let up = |id: &u64| up >> id & 1 == 1;
+            let sum = |ids: &mut dyn Iterator<Item = u64>| ids.map(weight).sum::<u64>();
+            let counting: Vec<(u64, u64)> = (ensemble.groups.values())
+                .map(|ids| {
+                    (sum(&mut ids.iter().copied()), sum(&mut ids.iter().copied().filter(up)))
+                })
+                .filter(|(total, _)| *total > 0)
+                .collect();
+            counting.iter().filter(|(total, up)| up * 2 > *total).count() * 2 > counting.len()
+        };
+        let fatal = (0..1024_u32).filter(|down| down & 1 == 0).filter(|down| !is_quorum(!down));
+        let fewest = fatal.map(u32::count_ones).min().unwrap();
+        assert_eq!(expected.map(|failures| failures + 1), usize::try_from(fewest).ok(), "{groups}");
+        assert_eq!(warnings(&lines).len(), usize::from(expected == Some(0)), "{groups}");
+    }
+    assert_eq!(config(&of(&nine())).ensemble.tolerated_failures(), Some(4));
+}
+
+#[test]
+fn groups_that_do_not_fit_are_refused() {
+    let six: String = (1..=6).map(|n| format!("server.{n}=h{n}:1:2\n")).collect();
+    for (lines, messages) in [
+        (
+            "group.1=1:2:3\ngroup.2=4:5\n",
+            &[
+                "zoo.cfg:10: error: server.6: with groups or weights every participant must be in a group",
+            ][..],
+        ),
+        (
+            "group.1=1:2:3\ngroup.2=3:4:5:6\n",
+            &["zoo.cfg:12: error: group.2: server 3 is in two groups"],
+        ),
+        (
+            "group.1=1:2:3:2\ngroup.2=4:5:6\n",
+            &["zoo.cfg:11: error: group.1: server 2 is in the group twice"],
+        ),
+        (
+            "group.1=1:2:3\ngroup.01=4:5:6\n",
+            &["zoo.cfg:11: error: group.1: this group is listed twice"],
+        ),
+        (
+            "group.1=1:2:3\ngroup.2=4:5:6:7\n",
+            &[
+                "zoo.cfg:12: error: group.2: there is no line server.7; only participants belong into groups",
+            ],
+        ),
+        (
+            "group.1=1:2:3\ngroup.2=4:5:6:8\nserver.8=h8:1:2:observer\n",
+            &[
+                "zoo.cfg:12: error: group.2: server 8 is an observer; only participants belong into groups",
+            ],
+        ),
+        (
+            "group.1=1:2:3\ngroup.2=4:5:6\nweight.2=-1\n",
+            &["zoo.cfg:13: error: weight.2: `-1` is out of range; allowed: 0 or more"],
+        ),
+        (
+            "group.1=1:2:3:4:5:6\nweight.1=9223372036854775807\n",
+            &["zoo.cfg:11: error: group.1: its members weigh 9223372036854775812; allowed: \
+               9223372036854775807"],
+        ),
+        (
+            "group.1=1:2\ngroup.2=3:4:5:6\nweight.1=0\nweight.2=0\nweight.3=0\nweight.4=0\n\
+             weight.5=0\nweight.6=0\n",
+            &[
+                "zoo.cfg:11: error: group.1: no quorum is possible: more than half of the groups need \
+               participants with more than half of their weight, which must not be 0",
+            ],
+        ),
+        // An observer that outweighs them.
+        (
+            "group.1=1:2:3:4:5:6:8\nserver.8=h8:1:2:observer\nweight.8=6\n",
+            &[
+                "zoo.cfg:11: error: group.1: no quorum is possible: more than half of the groups need \
+               participants with more than half of their weight, which must not be 0",
+            ],
+        ),
+    ] {
+        let found = errors(&format!("{six}{lines}"));
+        assert!(found.iter().map(String::as_str).eq(messages.iter().copied()), "{found:#?}");
+    }
+    assert_eq!(
+        warnings(&format!(
+            "{six}group.1=1:2:3\ngroup.2=4:5:6:7\ngroup.3=8\nserver.8=h8:1:2:observer\nweight.7=1\n\
+             weight.8=1\nweight.9=4\n"
+        )),
+        [
+            "zoo.cfg:11: warning: group.1: no failure is tolerated: without one of the participants \
+             there is no quorum",
+            "zoo.cfg:12: warning: group.2: there is no line server.7: its weight is missing in every \
+             quorum; take it out",
+            "zoo.cfg:13: warning: group.3: server 8 is an observer: its weight is missing in every \
+             quorum; take it out",
+            "zoo.cfg:17: warning: weight.9: no effect: there is no line server.9",
+        ]
+    );
+}
+
 #[test]
 fn what_would_be_unsafe_without_is_refused() {
     for (lines, message) in [
@@ -289,11 +469,6 @@ fn what_would_be_unsafe_without_is_refused() {
             "zoo.cfg:8: error: quorum.auth.enableSasl: not supported yet, it comes with TLS and SASL \
              between members; starting without it would trust everybody who reaches the quorum ports \
              (and with it quorum.auth.learnerRequireSasl, quorum.auth.serverRequireSasl)",
-        ),
-        (
-            "group.1=1:2:3\nweight.1=2\n",
-            "zoo.cfg:8: error: group.1: not supported yet, it comes with hierarchical quorums; \
-             starting without it would count quorums otherwise than was meant (and with it weight.1)",
         ),
         ("electionAlg=2\n", "zoo.cfg:8: error: electionAlg: `2` is out of range; allowed: 3 to 3"),
     ] {

@@ -144,7 +144,7 @@ impl Ensemble {
             voters: (1..=voters).map(ServerId).collect(),
             observers: (voters + 1..=voters + observers).map(ServerId).collect(),
             text,
-            version: 0,
+            ..Members::default()
         };
         let peer = |id| {
             let mut peer = PeerConfig::new(ServerId(id), members.clone());

@@ -1,6 +1,9 @@
 //! What is committed.
 
-use zk_proto::Zxid;
+use std::collections::BTreeSet;
+
+use zk_proto::{ServerId, Zxid};
+use zk_zab::QuorumVerifier;
 
 use super::log::Ledger;
 use super::{Verdict, fail};
@@ -101,14 +104,14 @@ impl Commits {
     pub fn what_is_committed_is_on_the_disks_of_a_quorum(
         member: usize,
         zxid: Zxid,
-        holders: usize,
-        voters: usize,
+        holders: &BTreeSet<ServerId>,
+        verifier: &QuorumVerifier,
     ) -> Verdict {
-        if holders * 2 <= voters {
+        if !verifier.contains_quorum(holders) {
             return fail(
                 "D1 what is committed is on the disks of a quorum",
                 format!(
-                    "member {member} commits {zxid}, which is on the disks of {holders} of {voters} voters"
+                    "member {member} commits {zxid}, which is on the disks of {holders:?}: {verifier:?}"
                 ),
             );
         }

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use zk_proto::{Epoch, Zxid};
+use zk_proto::{Epoch, ServerId, Zxid};
+use zk_zab::QuorumVerifier;
 
 use super::log::Ledger;
 use super::{Verdict, fail};
@@ -89,6 +90,20 @@ impl Leadership {
             return fail(
                 "Z1 one established leader per epoch",
                 format!("members {by} and {member} serve as leaders of epoch {epoch}"),
+            );
+        }
+        Ok(())
+    }
+
+    /// Z1: who has no weight never leads, not even an epoch that comes to nothing.
+    ///
+    /// # Errors
+    /// It does.
+    pub fn who_leads_has_weight(member: usize, id: ServerId, verifier: &QuorumVerifier) -> Verdict {
+        if !verifier.has_weight(id) {
+            return fail(
+                "Z1 who leads has weight",
+                format!("member {member} leads, and has no weight: {verifier:?}"),
             );
         }
         Ok(())

@@ -11,6 +11,7 @@ const FINALIZE_WAIT_MS: i64 = 200;
 pub(super) struct Upstream {
     id: ServerId,
     voters: BTreeSet<ServerId>,
+    verifier: QuorumVerifier,
     interval_max_ms: i64,
     round: i64,
     own: Vote,
@@ -34,6 +35,7 @@ impl Upstream {
         Self {
             id: config.id,
             voters: config.members.voters.clone(),
+            verifier: QuorumVerifier::new(&config.members),
             interval_max_ms: config.notification_interval_max_ms,
             round: 0,
             own: nothing,
@@ -119,7 +121,7 @@ impl Upstream {
                 match next {
                     None if now_ms < until_ms => return,
                     None => self.decide(self.proposal),
-                    Some((from, told)) if Vote::of(&told).beats(&self.proposal) => {
+                    Some((from, told)) if self.beats(&Vote::of(&told), &self.proposal) => {
                         self.queue.push_back((from, told));
                         self.finalizing_until_ms = None;
                         self.poll_until_ms = now_ms + self.interval_ms;
@@ -157,8 +159,8 @@ impl Upstream {
                 if told.round > self.round {
                     self.round = told.round;
                     self.in_round.clear();
-                    self.propose(if vote.beats(&self.own) { vote } else { self.own });
-                } else if vote.beats(&self.proposal) {
+                    self.propose(if self.beats(&vote, &self.own) { vote } else { self.own });
+                } else if self.beats(&vote, &self.proposal) {
                     self.propose(vote);
                 }
                 self.in_round.insert(from, Word::looking(vote));
@@ -186,7 +188,12 @@ impl Upstream {
     }
 
     fn quorum(&self, words: &Words, word: &Word) -> bool {
-        agreeing(words, word).intersection(&self.voters).count() > self.voters.len() / 2
+        self.verifier.contains_quorum(&agreeing(words, word))
+    }
+
+    /// Upstream's `totalOrderPredicate`: who has no weight keeps its own vote while it has more.
+    fn beats(&self, vote: &Vote, other: &Vote) -> bool {
+        self.verifier.has_weight(vote.leader) && vote.is_more_recent(other)
     }
 
     fn leads(&self, words: &Words, vote: &Vote) -> bool {

@@ -53,10 +53,13 @@ struct Shape {
     /// How many in a hundred are as upstream has them.
     upstream: u64,
     delay_max_ms: u64,
+    /// Groups of voters and their weights; none: a majority decides.
+    groups: &'static [&'static [(i64, u64)]],
 }
 
 #[derive(Debug)]
 struct Ensemble {
+    verifier: QuorumVerifier,
     random: Prng,
     now_ms: i64,
     shape: Shape,
@@ -79,9 +82,24 @@ struct Ensemble {
     upstream: BTreeSet<i64>,
 }
 
+impl Shape {
+    fn members(&self) -> Members {
+        let all = self.groups.iter().copied().flatten();
+        let group = |group: &&[(i64, u64)]| group.iter().map(|(id, _)| ServerId(*id)).collect();
+        Members {
+            voters: (1..=self.voters).map(ServerId).collect(),
+            observers: (self.voters + 1..=self.voters + self.observers).map(ServerId).collect(),
+            groups: (1..).zip(self.groups.iter().map(group)).collect(),
+            weights: all.map(|(id, weight)| (ServerId(*id), *weight)).collect(),
+            ..Members::default()
+        }
+    }
+}
+
 impl Ensemble {
     fn new(seed: u64, shape: Shape) -> Self {
         let mut ensemble = Self {
+            verifier: QuorumVerifier::new(&shape.members()),
             random: Prng::new(seed),
             now_ms: 0,
             shape,
@@ -115,16 +133,9 @@ impl Ensemble {
     }
 
     fn member(&self, id: i64) -> Member {
-        let members = Members {
-            voters: (1..=self.shape.voters).map(ServerId).collect(),
-            observers: (self.shape.voters + 1..=self.shape.voters + self.shape.observers)
-                .map(ServerId)
-                .collect(),
-            ..Members::default()
-        };
         let config = PeerConfig {
             notification_interval_max_ms: 1600,
-            ..PeerConfig::new(ServerId(id), members)
+            ..PeerConfig::new(ServerId(id), self.shape.members())
         };
         if self.upstream.contains(&id) {
             Member::Upstream(Box::new(Upstream::new(&config)))
@@ -299,8 +310,7 @@ impl Ensemble {
     }
 
     fn is_quorum(&self, servers: &BTreeSet<i64>) -> bool {
-        let voters = servers.iter().filter(|id| !self.servers[id].observer).count();
-        voters > usize::try_from(self.shape.voters).unwrap() / 2
+        self.verifier.is_quorum(servers.iter().copied().map(ServerId))
     }
 
     fn deserted(&self, id: i64) -> bool {
@@ -354,7 +364,9 @@ impl Ensemble {
     fn establish(&mut self, id: i64, learners: &BTreeSet<i64>) {
         let history = |server: &Server| (server.current, server.zxid);
         let own = history(&self.servers[&id]);
-        let voters = learners.iter().filter(|learner| !self.servers[learner].observer);
+        assert!(self.verifier.has_weight(ServerId(id)), "{id} leads without weight");
+        let voters =
+            learners.iter().filter(|learner| self.verifier.has_weight(ServerId(**learner)));
         if voters.clone().any(|voter| history(&self.servers[voter]) > own) {
             self.look(id);
             return;
@@ -545,7 +557,7 @@ fn run(seeds: std::ops::Range<u64>, shape: Shape) -> i64 {
 #[test]
 fn random_ensembles_agree_when_faults_end() {
     for (voters, observers) in [(1, 1), (3, 0), (3, 2), (5, 1), (7, 0)] {
-        let shape = Shape { voters, observers, upstream: 0, delay_max_ms: 20 };
+        let shape = Shape { voters, observers, upstream: 0, delay_max_ms: 20, groups: &[] };
         let slowest_ms = run(0..60, shape);
         // A link that works again is noticed by the next message: `maxNotificationInterval`.
         assert!(slowest_ms < 5000, "{shape:?}: {slowest_ms} ms");
@@ -554,13 +566,15 @@ fn random_ensembles_agree_when_faults_end() {
 
 #[test]
 fn votes_that_are_later_than_the_wait_do_no_lasting_harm() {
-    run(1000..1040, Shape { voters: 5, observers: 1, upstream: 0, delay_max_ms: 400 });
+    let shape = Shape { voters: 5, observers: 1, upstream: 0, delay_max_ms: 400, groups: &[] };
+    run(1000..1040, shape);
 }
 
 #[test]
 fn random_ensembles_with_members_that_always_wait_agree_too() {
     for (voters, upstream) in [(3, 30), (3, 60), (5, 20), (5, 80)] {
-        run(2000..2040, Shape { voters, observers: 1, upstream, delay_max_ms: 20 });
+        let shape = Shape { voters, observers: 1, upstream, delay_max_ms: 20, groups: &[] };
+        run(2000..2040, shape);
     }
 }
 
@@ -568,7 +582,7 @@ fn random_ensembles_with_members_that_always_wait_agree_too() {
 fn a_dead_leader_is_replaced_without_any_wait() {
     for voters in [3, 5, 7] {
         for seed in 0..20 {
-            let shape = Shape { voters, observers: 1, upstream: 0, delay_max_ms: 5 };
+            let shape = Shape { voters, observers: 1, upstream: 0, delay_max_ms: 5, groups: &[] };
             let mut ensemble = Ensemble::new(seed, shape);
             // One after the other: each is refused by those that are not there yet.
             for id in 1..=voters + 1 {
@@ -584,6 +598,25 @@ fn a_dead_leader_is_replaced_without_any_wait() {
             let took_ms = ensemble.until_agreed(1000);
             assert!(took_ms <= 40, "seed {seed}: {took_ms} ms until it is back");
             assert_ne!(ensemble.agreed(), Some(leader));
+        }
+    }
+}
+
+/// Those with the highest ids have no weight, so that they would win all elections if they could.
+const GROUPS: [&[&[(i64, u64)]]; 3] = [
+    &[&[(1, 1), (2, 1), (3, 1)], &[(4, 1), (5, 1), (6, 1)], &[(7, 1), (8, 1), (9, 1)]],
+    &[&[(1, 1), (2, 1), (3, 1)], &[(4, 2), (5, 1)], &[(6, 0), (7, 0)]],
+    &[&[(1, 1), (2, 3), (3, 1), (4, 1), (5, 0)]],
+];
+
+#[test]
+fn groups_and_weights_decide_who_is_elected() {
+    for groups in GROUPS {
+        let voters = i64::try_from(groups.iter().copied().flatten().count()).unwrap();
+        for upstream in [0, 40, 100] {
+            let shape = Shape { voters, observers: 1, upstream, delay_max_ms: 20, groups };
+            let slowest_ms = run(3000..3030, shape);
+            assert!(upstream > 0 || slowest_ms < 5000, "{shape:?}: {slowest_ms} ms");
         }
     }
 }

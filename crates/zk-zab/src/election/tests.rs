@@ -20,6 +20,7 @@ fn config(id: i64) -> PeerConfig {
         observers: ids([8, 9]),
         text: "servers\n".into(),
         version: 0x1a,
+        ..Members::default()
     };
     PeerConfig::new(ServerId(id), members)
 }
@@ -79,12 +80,15 @@ fn the_order_of_votes_is_epoch_then_zxid_then_id() {
         vote(1, 0, 0, 2),
     ];
     for (at, lower) in order.iter().enumerate() {
-        assert!(!lower.beats(lower));
+        assert!(!lower.is_more_recent(lower));
         for higher in &order[at + 1..] {
-            assert!(higher.beats(lower) && !lower.beats(higher), "{higher:?} {lower:?}");
+            assert!(
+                higher.is_more_recent(lower) && !lower.is_more_recent(higher),
+                "{higher:?} {lower:?}"
+            );
             // Rounds have no part in it.
             let late = Vote { round: 7, ..*lower };
-            assert!(higher.beats(&late) && !late.beats(higher));
+            assert!(higher.is_more_recent(&late) && !late.is_more_recent(higher));
         }
     }
 }
@@ -901,6 +905,68 @@ fn a_newer_configuration_in_a_message_changes_nothing() {
 
 /// Servers 1 and 2 of a new ensemble elect 2, observer 4 joins, server 3 comes late: the same
 /// happened when the vectors were recorded.
+/// One of five voters in two groups: 3 has no weight, and 4 and 5 are a group without.
+fn weighted(id: i64) -> Election {
+    let members = Members {
+        voters: ids(1..=5),
+        groups: [(1, ids([1, 2, 3])), (2, ids([4, 5]))].into(),
+        weights: [3, 4, 5].map(|id| (ServerId(id), 0)).into(),
+        ..config(id).members
+    };
+    let mut election = Election::new(&PeerConfig::new(ServerId(id), members));
+    election.start(1000, Zxid(ZXID), Epoch(3), Standing::Voter);
+    assert_eq!(to(&sent(&mut election)).len(), 4, "it votes, and everybody hears of it");
+    election
+}
+
+#[test]
+fn who_has_no_weight_is_voted_for_by_nobody_else_and_not_waited_for() {
+    let mut election = weighted(1);
+    // Not in the same round, whatever it has, nor in a later one.
+    let best = vote(5, ZXID + 9, 1, 7);
+    election.on_notification(1000, ServerId(5), &says(Looking, best));
+    election.on_notification(1000, ServerId(3), &says(Looking, Vote { round: 4, ..best }));
+    assert_eq!(election.round(), 4);
+    assert_eq!(sent(&mut election).pop().unwrap().1, says(Looking, vote(1, ZXID, 4, EPOCH)));
+    // They do not count either: three of five voters are no quorum here.
+    for id in [3, 4, 5] {
+        hears(&mut election, id, Looking, 1, 4);
+    }
+    election.tick(10_000);
+    assert_eq!(election.decision(), None);
+    // Two of five are one, and the others' votes are nothing to wait for.
+    hears(&mut election, 2, Looking, 2, 4);
+    assert_eq!(election.proposal, vote(2, ZXID, 4, EPOCH));
+    assert_eq!(election.decision(), Some(vote(2, ZXID, 4, EPOCH)));
+    let mut silent = weighted(1);
+    hears(&mut silent, 2, Looking, 2, 1);
+    assert_eq!(silent.decision(), Some(vote(2, ZXID, 1, EPOCH)), "4 and 5 have said nothing");
+}
+
+#[test]
+fn who_has_no_weight_follows_and_does_not_lead() {
+    let mut election = weighted(5);
+    // Less than it has itself, but of somebody that may lead.
+    election.on_notification(1000, ServerId(1), &says(Looking, vote(1, ZXID - 1, 1, EPOCH)));
+    assert_eq!(sent(&mut election).pop().unwrap().1, says(Looking, vote(1, ZXID - 1, 1, EPOCH)));
+    election.on_notification(1000, ServerId(2), &says(Looking, vote(1, ZXID - 1, 1, EPOCH)));
+    assert_eq!(election.decision(), Some(vote(1, ZXID - 1, 1, EPOCH)));
+    // Others with other weights may choose it; it does not agree.
+    let mut election = weighted(5);
+    for id in [1, 2] {
+        election.on_notification(1000, ServerId(id), &says(Looking, vote(5, ZXID, 1, EPOCH)));
+        election.tick(10_000);
+        election.on_notification(1000, ServerId(id), &says(Following, vote(5, ZXID, 1, EPOCH)));
+    }
+    election.tick(20_000);
+    assert_eq!(election.decision(), None);
+    // But it does not stay away from an ensemble that another one of them leads.
+    election.on_notification(1000, ServerId(1), &says(Following, vote(4, ZXID, 1, EPOCH)));
+    election.on_notification(1000, ServerId(2), &says(Following, vote(4, ZXID, 1, EPOCH)));
+    election.on_notification(1000, ServerId(4), &says(Leading, vote(4, ZXID, 1, EPOCH)));
+    assert_eq!(election.decision(), Some(vote(4, ZXID, 1, EPOCH)));
+}
+
 #[test]
 fn messages_are_those_of_upstream() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../zk-proto/testdata/election.txt");
@@ -914,7 +980,7 @@ fn messages_are_those_of_upstream() {
         voters: ids(1..=3),
         observers: ids([4]),
         text: text.strip_suffix("version=0").unwrap().to_owned(),
-        version: 0,
+        ..Members::default()
     };
     let mut servers: BTreeMap<i64, Election> = (1..=4)
         .map(|id| (id, Election::new(&PeerConfig { members: members.clone(), ..config(id) })))

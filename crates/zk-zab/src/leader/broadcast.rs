@@ -78,13 +78,11 @@ impl Leader {
         if !self.is_serving() {
             return;
         }
-        let majority = core.verifier.voters().len() / 2;
         while let Some((zxid, bytes)) = core.tail.next_uncommitted() {
             let zxid = *zxid;
-            let own = usize::from(core.persisted() >= zxid);
-            let acks =
-                self.links.iter().filter(|learner| learner.voter && learner.acked >= zxid).count();
-            if own + acks <= majority && !(self.standalone && own == 1) {
+            let own = (core.persisted() >= zxid).then(|| core.id());
+            let acks = self.links.iter().filter(|learner| learner.voter && learner.acked >= zxid);
+            if !core.verifier.is_quorum(acks.map(|learner| learner.id).chain(own)) {
                 break;
             }
             for learner in &self.links {

@@ -176,12 +176,20 @@ impl Leader {
         // A server that may have lost its data says -1, and counts only with all others.
         let has_say = ack.current_epoch != NONE && packet.zxid >= Zxid::ZERO;
         let learner = &mut self.links[at];
+        let newer =
+            has_say && (Epoch(ack.current_epoch), packet.zxid) > (self.initial_epoch, self.initial);
         learner.epoch_acked = has_say && learner.voter;
         learner.state = LinkState::EpochAcked(packet.zxid.max(Zxid::ZERO));
         if self.phase == Phase::EpochAcks {
-            let newer =
-                (Epoch(ack.current_epoch), packet.zxid) > (self.initial_epoch, self.initial);
-            if learner.epoch_acked && newer {
+            let has_weight = core.verifier.has_weight(learner.id);
+            if learner.voter && newer && !has_weight {
+                // It cannot lead. What a quorum does not have was never committed, and goes when that
+                // has accepted the epoch; but those that have lost their data are no such quorum.
+                learner.ahead = packet.zxid > Zxid::ZERO;
+                info!(learner = %learner.id, epoch = ack.current_epoch, zxid = %packet.zxid,
+                    own_epoch = %self.initial_epoch, own_zxid = %self.initial,
+                    "the history of a follower without weight is more recent");
+            } else if learner.epoch_acked && newer {
                 info!(learner = %learner.id, epoch = ack.current_epoch, zxid = %packet.zxid,
                     own_epoch = %self.initial_epoch, own_zxid = %self.initial,
                     "a follower's history is more recent");
@@ -199,7 +207,9 @@ impl Leader {
     /// Either way the history of each has been compared, as far as it has one.
     fn is_epoch_accepted(&self, core: &Core) -> bool {
         let promises = |link: &LearnerLink| {
-            matches!(link.state, LinkState::EpochAcked(_)) && link.accepted_epoch < self.epoch
+            matches!(link.state, LinkState::EpochAcked(_))
+                && link.accepted_epoch < self.epoch
+                && !link.ahead
         };
         self.accepted
             && (self.is_quorum(core, !self.lost_data, |link| link.epoch_acked)

@@ -69,6 +69,8 @@ struct LearnerLink {
     accepted_epoch: Epoch,
     /// Its `ACKEPOCH` counts.
     epoch_acked: bool,
+    /// It has transactions that the leader lacks, but no weight.
+    ahead: bool,
     /// What it gets as committed before `NEWLEADER`.
     sync_target: Zxid,
     /// Everything up to here is on its disk.
@@ -211,6 +213,7 @@ impl Leader {
             observer: false,
             accepted_epoch: Epoch(0),
             epoch_acked: false,
+            ahead: false,
             sync_target: Zxid::ZERO,
             acked: Zxid::ZERO,
             lag: None,

@@ -1,8 +1,6 @@
-use std::collections::BTreeSet;
-
 use tracing::{info, warn};
+use zk_proto::Zxid;
 use zk_proto::quorum::{PacketType, QuorumPacket};
-use zk_proto::{ServerId, Zxid};
 
 use super::discovery::Handled;
 use super::{Learner, Phase};
@@ -251,38 +249,16 @@ fn note_members(core: &mut Core, text: &[u8]) {
         warn!("the leader's configuration is no text");
         return;
     };
-    let (voters, observers, version) = parse_members(text);
-    core.config_version_seen = core.config_version_seen.max(version);
-    let Members { voters: own_voters, observers: own_observers, .. } = &core.config.members;
-    if (&voters, &observers) != (own_voters, own_observers) {
+    let theirs = Members::from_text(text);
+    core.config_version_seen = core.config_version_seen.max(theirs.version);
+    let own = &core.config.members;
+    if !theirs.agrees(own) {
         warn!(
-            ?voters,
-            ?observers,
-            ?own_voters,
-            ?own_observers,
-            "the leader's configuration has other members than this server's"
+            ?theirs,
+            ?own,
+            "the leader's configuration has other members than this server's, or other groups or weights"
         );
     }
-}
-
-fn parse_members(text: &str) -> (BTreeSet<ServerId>, BTreeSet<ServerId>, i64) {
-    let (mut voters, mut observers, mut version) = (BTreeSet::new(), BTreeSet::new(), 0);
-    for line in text.lines() {
-        if let Some(value) = line.strip_prefix("version=") {
-            version = i64::from_str_radix(value.trim(), 16).unwrap_or_default();
-        } else if let Some((id, spec)) =
-            line.strip_prefix("server.").and_then(|rest| rest.split_once('='))
-            && let Ok(id) = id.trim().parse().map(ServerId)
-        {
-            let quorum_address = spec.split(';').next().unwrap_or_default();
-            if quorum_address.to_ascii_lowercase().ends_with(":observer") {
-                observers.insert(id);
-            } else {
-                voters.insert(id);
-            }
-        }
-    }
-    (voters, observers, version)
 }
 
 #[cfg(test)]
@@ -303,16 +279,5 @@ mod tests {
         assert!(!follows(at(3, 4), at(2, 1)));
         assert!(!follows(at(3, 0xffff_ffff), at(4, 0)));
         assert!(!follows(Zxid(i64::MAX), Zxid(i64::MIN)));
-    }
-
-    #[test]
-    fn members_are_read_from_upstreams_text() {
-        let text = "server.1=127.0.0.1:33015:36983:participant;127.0.0.1:40903\n\
-                    server.2=[::1]:1:2:participant;3\n\
-                    server.4=127.0.0.1:34231:44827:observer;127.0.0.1:42653\nversion=100000000";
-        let (voters, observers, version) = parse_members(text);
-        assert_eq!(voters, [ServerId(1), ServerId(2)].into());
-        assert_eq!(observers, [ServerId(4)].into());
-        assert_eq!(version, 0x1_0000_0000);
     }
 }

@@ -9,7 +9,8 @@ use zk_proto::quorum::{Notification, PacketType, QuorumPacket};
 use zk_proto::{Epoch, ServerId, Zxid};
 use zk_testkit::Prng;
 use zk_zab::{
-    Action, Durable, Input, LinkId, Members, Peer, PeerConfig, ServingRole, Token, Write,
+    Action, Durable, Input, LinkId, Members, Peer, PeerConfig, QuorumVerifier, ServingRole, Token,
+    Write,
 };
 
 use crate::disk::{Disk, Queued, State};
@@ -86,6 +87,7 @@ pub(crate) struct Weather {
 
 #[derive(Debug)]
 pub(crate) struct Cluster {
+    verifier: QuorumVerifier,
     pub(crate) now_ms: i64,
     pub(crate) prng: Prng,
     pub(crate) servers: Vec<Server>,
@@ -118,13 +120,28 @@ pub(crate) fn members(voters: usize, observers: usize) -> Members {
         voters: (0..voters).map(id).collect(),
         observers: (voters..voters + observers).map(id).collect(),
         text,
-        version: 0,
+        ..Members::default()
     }
 }
 
+/// Voters in groups of so many, numbered on, with these weights.
+pub(crate) fn grouped(groups: &[&[u64]], observers: usize) -> Members {
+    let mut members = members(groups.iter().map(|group| group.len()).sum(), observers);
+    let mut voters = members.voters.clone().into_iter();
+    for (group, weights) in (1..).zip(groups) {
+        for (weight, voter) in weights.iter().zip(&mut voters) {
+            members.groups.entry(group).or_default().insert(voter);
+            members.weights.insert(voter, *weight);
+        }
+    }
+    members.text += &members.hierarchy_text();
+    members
+}
+
 impl Cluster {
-    pub(crate) fn new(voters: usize, observers: usize, prng: Prng, weather: Weather) -> Self {
-        let members = members(voters, observers);
+    pub(crate) fn new(members: Members, prng: Prng, weather: Weather) -> Self {
+        let count = members.voters.len() + members.observers.len();
+        let verifier = QuorumVerifier::new(&members);
         let config = PeerConfig {
             tick_ms: 100,
             init_limit_ticks: 10,
@@ -138,6 +155,7 @@ impl Cluster {
             ..PeerConfig::new(ServerId(1), members)
         };
         let mut cluster = Self {
+            verifier,
             now_ms: 1000,
             prng,
             servers: Vec::new(),
@@ -155,7 +173,7 @@ impl Cluster {
             calm: false,
             trace: false,
         };
-        for index in 0..voters + observers {
+        for index in 0..count {
             let id = ServerId(i64::try_from(index).expect("few") + 1);
             let config = PeerConfig { id, ..cluster.config.clone() };
             cluster.servers.push(Server {
@@ -625,10 +643,12 @@ impl Cluster {
                     zxid.0 == last.0 + 1 || zxid.epoch() > last.epoch() && zxid.counter() == 1,
                     "{zxid} delivered behind {last}"
                 );
-                let voters = self.config.members.voters.len();
-                let on_disk =
-                    self.servers[..voters].iter().filter(|server| server.disk.has(zxid)).count();
-                assert!(on_disk > voters / 2, "{zxid} is delivered, and on {on_disk} disks");
+                let holders = self.servers.iter().filter(|server| server.disk.has(zxid));
+                let holders = holders.map(|server| server.id).collect();
+                assert!(
+                    self.verifier.contains_quorum(&holders),
+                    "{zxid} is delivered, and on the disks of {holders:?}"
+                );
                 self.delivered.push((zxid, txn.clone()));
             }
         }
@@ -641,6 +661,7 @@ impl Cluster {
         assert_eq!(server.serving, None, "it serves already");
         server.serving = Some(role);
         if role == ServingRole::Leader {
+            assert!(self.verifier.has_weight(server.id), "{} leads without weight", server.id);
             let epoch = server.peer.last_proposed().epoch();
             let me = (index, server.life);
             assert_eq!(server.disk.current, epoch, "it leads in an epoch that is not on its disk");

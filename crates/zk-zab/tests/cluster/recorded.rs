@@ -45,7 +45,7 @@ impl Recorded {
             voters: [1, 2, 3].map(ServerId).into(),
             observers: [4].map(ServerId).into(),
             text: text.to_owned(),
-            version: 0,
+            ..Members::default()
         }
     }
 }

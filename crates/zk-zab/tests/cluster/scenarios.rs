@@ -5,14 +5,14 @@ use bytes::Bytes;
 use zk_proto::quorum::{Notification, PacketType, PeerState};
 use zk_proto::{Epoch, ServerId, Zxid};
 use zk_testkit::Prng;
-use zk_zab::{Action, Input, Token};
+use zk_zab::{Action, Input, Members, Token};
 
 use crate::disk::Disk;
-use crate::harness::{Cluster, Weather, members};
+use crate::harness::{Cluster, Weather, grouped, members};
 use crate::rig::{Rig, ack, ack_epoch, follower_info, leader_info, packet, words, z};
 
 /// An ensemble in which nothing goes wrong by itself.
-fn calm(voters: usize, observers: usize) -> Cluster {
+fn calm(members: Members) -> Cluster {
     let weather = Weather {
         delay_ms_max: 2,
         sync_ms_max: 2,
@@ -20,11 +20,15 @@ fn calm(voters: usize, observers: usize) -> Cluster {
         fault_every: 1,
         checkpoint_every: 0,
     };
-    Cluster::new(voters, observers, Prng::new(1), weather)
+    Cluster::new(members, Prng::new(1), weather)
 }
 
 fn established(voters: usize, observers: usize) -> Cluster {
-    let mut cluster = calm(voters, observers);
+    established_of(members(voters, observers))
+}
+
+fn established_of(members: Members) -> Cluster {
+    let mut cluster = calm(members);
     cluster.start_all();
     cluster.progress(1_000).expect("nothing is wrong");
     cluster
@@ -72,6 +76,142 @@ fn a_minority_does_not_serve() {
         cluster.start(0);
         cluster.run_until(cluster.now_ms + 1_000);
         assert_eq!(serving(&cluster), voters - dead + 1);
+    }
+}
+
+/// Two groups of three are a quorum, and so are two servers in each of them: four of nine.
+#[test]
+fn a_whole_group_may_be_lost_and_one_more_in_each_of_the_others() {
+    let groups: [&[u64]; 3] = [&[1; 3]; 3];
+    for lost in [[0, 1, 2], [3, 4, 5], [6, 7, 8]] {
+        let mut cluster = established_of(grouped(&groups, 0));
+        let rest: Vec<usize> = (0..9).filter(|index| !lost.contains(index)).collect();
+        for index in [lost[0], lost[1], lost[2], rest[0], rest[5]] {
+            cluster.crash(index, 9);
+        }
+        until_led(&mut cluster, 5_000).expect("a leader of four");
+        cluster.run_until(cluster.now_ms + 1_000);
+        assert_eq!(serving(&cluster), 4);
+        let before = cluster.delivered.len();
+        let leader = cluster.leader().unwrap();
+        cluster.propose(leader).unwrap();
+        cluster.run_until(cluster.now_ms + 50);
+        assert_eq!(cluster.delivered.len(), before + 1);
+        // One more is too many, although five of nine come back: of two groups each only a part.
+        cluster.crash(rest[1], 9);
+        cluster.start(lost[0]);
+        cluster.run_until(cluster.now_ms + 3_000);
+        assert_eq!(serving(&cluster), 0, "one of three, two of three, one of three");
+        cluster.start(lost[1]);
+        cluster.run_until(cluster.now_ms + 3_000);
+        assert_eq!(serving(&cluster), 5);
+        for index in [lost[2], rest[0], rest[1], rest[5]] {
+            cluster.start(index);
+        }
+        cluster.progress(2_000).unwrap();
+    }
+}
+
+#[test]
+fn who_weighs_more_than_all_others_of_its_group_is_needed() {
+    let mut cluster = established_of(grouped(&[&[1, 1, 5, 1, 1]], 0));
+    for index in [0, 1, 3, 4] {
+        cluster.crash(index, 9);
+    }
+    cluster.run_until(cluster.now_ms + 2_000);
+    assert_eq!((serving(&cluster), cluster.leader()), (1, Some(2)));
+    for index in [0, 1, 3, 4] {
+        cluster.start(index);
+    }
+    cluster.progress(2_000).unwrap();
+    cluster.crash(2, 9);
+    cluster.run_until(cluster.now_ms + 3_000);
+    assert_eq!(serving(&cluster), 0);
+}
+
+/// A nearly full disk is no reason to go where nobody else could lead.
+#[test]
+fn a_reluctant_leader_stays_while_the_others_are_no_quorum() {
+    for (weights, stays) in
+        [([1, 1, 5, 1, 1], true), ([1, 1, 1, 1, 1], false), ([1, 1, 2, 0, 0], true)]
+    {
+        let mut cluster = established_of(grouped(&[&weights], 0));
+        // Where it can, server 3 leads, and the others follow it.
+        for index in [0, 1, 3, 4] {
+            cluster.crash(index, 9);
+        }
+        cluster.run_until(cluster.now_ms + 2_000);
+        for index in [0, 1, 3, 4] {
+            cluster.start(index);
+        }
+        cluster.progress(5_000).unwrap();
+        let leader = cluster.leader().unwrap();
+        assert!(leader == 2 || !stays, "{weights:?}");
+        cluster.servers[leader].peer.set_reluctant(true);
+        cluster.run_until(cluster.now_ms + 3_000);
+        let led_by_others = cluster.leader().is_some_and(|other| other != leader);
+        assert_eq!(led_by_others, !stays, "{weights:?}");
+        assert_eq!(serving(&cluster), 5);
+    }
+}
+
+/// It takes part, and what it has and says counts for nothing, even when it has more than all others.
+#[test]
+fn who_has_no_weight_follows_and_is_truncated() {
+    let mut cluster = established_of(grouped(&[&[1, 1, 1, 0], &[0, 0]], 0));
+    let old = cluster.leader().unwrap();
+    assert!(old < 3);
+    let heavy: Vec<usize> = (0..3).filter(|index| *index != old).collect();
+    for other in &heavy {
+        cluster.blocked.insert((old, *other));
+    }
+    let lost = cluster.propose(old).unwrap();
+    cluster.run_until(cluster.now_ms + 50);
+    let has_it =
+        |cluster: &Cluster| (0..6).filter(|it| cluster.servers[*it].disk.has(lost)).count();
+    assert_eq!(has_it(&cluster), 4, "four of six have it");
+    assert!(cluster.delivered.iter().all(|(zxid, _)| *zxid != lost), "and it is not committed");
+    cluster.crash(old, 9);
+    let took_ms = until_led(&mut cluster, 2_000).expect("one that has less");
+    assert!(heavy.contains(&cluster.leader().unwrap()));
+    // They hear nothing of the end of its links, so it takes syncLimit, and no time but that.
+    assert!(took_ms <= 540, "they do not wait for those without weight: {took_ms} ms");
+    cluster.blocked.clear();
+    cluster.start(old);
+    cluster.progress(2_000).unwrap();
+    assert_eq!(has_it(&cluster), 0);
+    assert!(cluster.seen["TRUNC"] >= 4, "{:?}", cluster.seen);
+    // Without them nothing is different.
+    for index in 3..6 {
+        cluster.crash(index, 9);
+    }
+    cluster.crash(heavy[0], 9);
+    cluster.run_until(cluster.now_ms + 2_000);
+    assert_eq!(serving(&cluster), 2);
+    // And nothing goes on with them alone.
+    for index in 3..6 {
+        cluster.start(index);
+    }
+    cluster.crash(heavy[1], 9);
+    cluster.run_until(cluster.now_ms + 3_000);
+    assert_eq!(serving(&cluster), 0);
+}
+
+/// Those that count have lost their data, all of them, and one without weight has what it was told:
+/// nobody may take it away from there. What is no transaction can go.
+#[test]
+fn what_only_a_server_without_weight_has_is_not_thrown_away() {
+    for (history, goes_on) in [(vec![], true), (vec![z(1, 1), z(1, 2)], false)] {
+        let mut cluster = calm(grouped(&[&[1, 1, 1, 0]], 0));
+        for server in &mut cluster.servers {
+            server.disk = Disk { lost: true, ..Disk::default() };
+        }
+        cluster.servers[3].disk = disk(&history, history.len(), 1);
+        cluster.delivered.clone_from(&cluster.servers[3].disk.stored.1);
+        cluster.start_all();
+        cluster.run_until(cluster.now_ms + 10_000);
+        assert_eq!(serving(&cluster), if goes_on { 4 } else { 0 }, "{history:?}");
+        assert!(history.iter().all(|zxid| cluster.servers[3].disk.has(Zxid(*zxid))));
     }
 }
 
@@ -172,7 +312,7 @@ fn a_leader_that_stood_still_steps_down() {
 /// ZOOKEEPER-1277.
 #[test]
 fn an_epoch_ends_before_its_counter_does() {
-    let mut cluster = calm(3, 0);
+    let mut cluster = calm(members(3, 0));
     cluster.config.counter_limit = 10;
     cluster.start_all();
     cluster.progress(1_000).unwrap();
@@ -221,7 +361,7 @@ fn lost_data_is_not_voted_away() {
 #[test]
 fn with_everybody_there_one_member_with_data_is_enough() {
     for history in [vec![], vec![z(1, 1), z(1, 2)]] {
-        let mut cluster = calm(3, 0);
+        let mut cluster = calm(members(3, 0));
         for server in &mut cluster.servers {
             server.disk = Disk { lost: true, ..Disk::default() };
         }

@@ -5,13 +5,15 @@ use std::collections::BTreeMap;
 
 use zk_testkit::{Prng, property_of};
 
-use crate::harness::{Cluster, TICK_MS, Weather};
+use crate::harness::{Cluster, TICK_MS, Weather, grouped, members};
 
 /// Faults for some seconds, then none: everybody must serve, and new transactions must get through.
-pub(crate) fn run(prng: &Prng, trace: bool) -> Cluster {
+pub(crate) fn run(prng: &Prng, groups: Option<&[&[u64]]>, trace: bool) -> Cluster {
     let mut prng = prng.clone();
     let voters = *prng.pick(&[1, 3, 3, 3, 5]);
     let observers = if prng.chance(30) { 1 } else { 0 };
+    let members =
+        groups.map_or_else(|| members(voters, observers), |groups| grouped(groups, observers));
     let weather = Weather {
         delay_ms_max: *prng.pick(&[2, 10, 30, 60]),
         sync_ms_max: *prng.pick(&[1, 5, 20, 80]),
@@ -22,7 +24,7 @@ pub(crate) fn run(prng: &Prng, trace: bool) -> Cluster {
     let fault_ms = 2_000 + i64::try_from(prng.below(6_000)).expect("small");
     let force_snapshots = prng.chance(5);
     let short_epochs = prng.chance(10);
-    let mut cluster = Cluster::new(voters, observers, prng, weather);
+    let mut cluster = Cluster::new(members, prng, weather);
     cluster.config.force_snapshot_sync = force_snapshots;
     if short_epochs {
         cluster.config.counter_limit = 20;
@@ -71,7 +73,7 @@ fn ensembles_agree_and_recover() {
     let count = std::cell::Cell::new(0);
     property_of("ensembles agree and recover", seeds, |prng| {
         let trace = std::env::var_os("PADDOCK_TRACE").is_some();
-        let cluster = run(prng, trace);
+        let cluster = run(prng, None, trace);
         for (mark, times) in &cluster.seen {
             *seen.borrow_mut().entry(mark).or_default() += times;
         }
@@ -93,4 +95,20 @@ fn ensembles_agree_and_recover() {
     ] {
         assert!(seen.get(mark).is_some_and(|times| *times >= 10), "{mark}: {seen:?}");
     }
+}
+
+#[allow(clippy::disallowed_methods, reason = "how much to print is for whoever runs it to say")]
+#[test]
+fn ensembles_with_groups_and_weights_agree_and_recover() {
+    let shapes: [&[&[u64]]; 4] = [
+        &[&[1, 1, 1], &[1, 1, 1], &[1, 1, 1]],
+        &[&[1, 1, 1], &[2, 1], &[0, 0]],
+        &[&[3, 1, 1, 1, 0]],
+        &[&[1, 1], &[1, 1]],
+    ];
+    property_of("ensembles with groups and weights agree and recover", 80, |prng| {
+        let trace = std::env::var_os("PADDOCK_TRACE").is_some();
+        let mut draw = prng.clone();
+        run(prng, Some(*draw.pick(&shapes)), trace);
+    });
 }
