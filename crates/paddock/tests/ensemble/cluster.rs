@@ -415,8 +415,10 @@ impl Cluster {
             }
         }
         if self.system == System::Paddock {
-            let common = digests[0].iter().find(|(at, _)| *at == format!("{:x}", zxid.0));
-            assert!(common.is_some(), "no digest of zxid {zxid} in {:?}", digests[0]);
+            let present: Vec<_> = self.members.iter().map(Member::present_digest).collect();
+            let at = Some(format!("0x{:x}", zxid.0));
+            let fine = present.iter().all(|(when, what)| *when == at && *what == present[0].1);
+            assert!(fine && present[0].1.is_some(), "digests at {zxid}: {present:?}");
         }
         zxid
     }
@@ -552,6 +554,14 @@ impl Member {
             Some((zxid.trim_start_matches("0x").to_owned(), digest.trim().to_owned()))
         };
         text.lines().filter_map(pair).collect()
+    }
+
+    /// The zxid and the digest that Paddock's `quor` tells.
+    fn present_digest(&self) -> (Option<String>, Option<String>) {
+        let text = word(self.client, "quor").unwrap_or_default();
+        let json: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
+        let field = |name: &str| json[name].as_str().map(str::to_owned);
+        (field("digest_zxid"), field("digest"))
     }
 
     pub(crate) fn log(&self) -> String {
