@@ -140,7 +140,8 @@ async fn verify(args: &VerifyArgs) -> Result<Report, Vec<String>> {
     }
     loop {
         let mut report = Report::judge(ask_all(&ensemble, asking).await, target);
-        if report.verdict() != Verdict::Unknown || Instant::now() + AGAIN_AFTER > deadline {
+        let over = Instant::now() + AGAIN_AFTER > deadline;
+        if report.verdict() != Verdict::Unknown || over || !report.can_change() {
             report.warnings.extend(problem);
             return Ok(report);
         }

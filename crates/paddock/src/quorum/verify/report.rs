@@ -65,6 +65,8 @@ pub(super) struct Report {
     /// What came of each, by id.
     results: BTreeMap<u64, Outcome>,
     difference: Option<Difference>,
+    /// Not everybody has reached the zxid that was asked for.
+    late: bool,
     /// What to do, in order.
     advice: Vec<String>,
     /// What else there is to say.
@@ -95,6 +97,7 @@ impl Report {
             results: members.iter().map(|member| (member.id, silent(member))).collect(),
             members,
             difference: None,
+            late: false,
             advice: Vec::new(),
             warnings: Vec::new(),
         };
@@ -112,6 +115,18 @@ impl Report {
         self.verdict
     }
 
+    /// Whether asking again may bring more: not when the only ones missing need another configuration.
+    pub(super) fn can_change(&self) -> bool {
+        let patience = |silence: &Silence| match silence {
+            Silence::NotAllowed { .. } | Silence::TooOld(_) | Silence::Disabled => false,
+            Silence::Unreachable(_) | Silence::NotServing | Silence::NoneYet | Silence::Odd(_) => {
+                true
+            }
+        };
+        let waits = self.members.iter().any(|member| member.digests.as_ref().is_err_and(patience));
+        waits || self.late || self.results.values().any(|outcome| *outcome == Outcome::NotThere)
+    }
+
     fn agrees(&mut self, known: &BTreeMap<u64, Points>, zxid: u64, target: Option<u64>) {
         self.zxid = Some(zxid);
         for id in known.keys() {
@@ -119,6 +134,7 @@ impl Report {
         }
         let (all, equal) = (self.members.len(), known.len());
         let late = target.filter(|target| zxid < *target);
+        self.late = late.is_some();
         if equal == all && late.is_none() {
             self.verdict = Verdict::Equal;
             self.headline = format!("all {all} members have the same tree at {zxid:#x}");

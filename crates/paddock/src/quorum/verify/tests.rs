@@ -57,6 +57,7 @@ fn equal_members() {
     let report = Report::judge(alike(), Some(0x1_0000_0280));
     assert_eq!(exit(&report).1, 2);
     assert!(report.to_text().contains("not all of them have reached 0x100000280"));
+    assert!(report.can_change());
 }
 
 #[test]
@@ -122,6 +123,9 @@ fn whoever_cannot_be_asked_is_named_with_what_helps() {
         );
         assert!(text.contains(reason) && text.contains(advice), "{text}");
         assert_eq!(report.to_json()["members"][0]["result"], "unknown");
+        let settled =
+            matches!(silence, Silence::NotAllowed { .. } | Silence::Disabled | Silence::TooOld(_));
+        assert_eq!(report.can_change(), !settled, "{silence:?}");
     }
     // A difference among the others is found all the same.
     let mut members = alike();
