@@ -12,7 +12,6 @@ mod admin;
 mod compare;
 mod probe;
 mod report;
-mod table;
 mod verify;
 
 use std::collections::{BTreeMap, BTreeSet};

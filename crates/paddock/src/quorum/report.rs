@@ -8,7 +8,7 @@ use zk_config::Role;
 
 use super::probe::{Answer, Reply};
 use super::role_name;
-use super::table::table;
+use crate::table::table;
 
 /// What is to be said of the whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

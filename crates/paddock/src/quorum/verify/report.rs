@@ -9,7 +9,7 @@ use serde_json::{Value as Json, json};
 use super::{MemberAnswer, Silence, short_version};
 use crate::quorum::compare::{Astray, Comparison, Difference, Points, compare};
 use crate::quorum::role_name;
-use crate::quorum::table::table;
+use crate::table::table;
 
 /// What is to be said of the whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
