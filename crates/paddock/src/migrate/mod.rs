@@ -47,6 +47,9 @@ struct PlanArgs {
     /// new folders, and are synced by the leader.
     #[arg(long)]
     in_place: bool,
+    /// Where zoo.cfg is on the servers, if these files are copies of it.
+    #[arg(long, value_name = "PATH")]
+    config_path: Option<String>,
     /// The new data folder; `<dataDir>-paddock` when absent.
     #[arg(long, value_name = "DIR", conflicts_with = "in_place")]
     data_dir: Option<String>,
@@ -73,6 +76,7 @@ pub(crate) fn run(args: &MigrateArgs) -> ExitCode {
     let MigrateCommand::Plan(args) = &args.command;
     let options = Options {
         in_place: args.in_place,
+        config_path: args.config_path.clone(),
         data_dir: args.data_dir.clone(),
         leader: args.leader,
         stop: args.stop.clone(),

@@ -34,6 +34,7 @@ pub(super) struct Input {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Options {
     pub(super) in_place: bool,
+    pub(super) config_path: Option<String>,
     pub(super) data_dir: Option<String>,
     pub(super) leader: Option<u64>,
     pub(super) stop: String,
@@ -91,6 +92,13 @@ impl Step {
 
     fn part(&mut self, kind: &'static str, text: impl Into<String>, commands: &[String]) {
         self.parts.push(Part { kind, text: text.into(), commands: commands.to_vec() });
+    }
+}
+
+impl Options {
+    /// Where a server's zoo.cfg is on that server.
+    fn path<'a>(&'a self, server: &'a Server<'_>) -> &'a str {
+        self.config_path.as_deref().unwrap_or(&server.input.file)
     }
 }
 
@@ -156,6 +164,16 @@ pub(super) fn plan(inputs: &[Input], options: &Options) -> Result<Plan, Refused>
         && members.get(&leader).is_none_or(|member| member.role == Role::Observer)
     {
         problems.push(format!("--leader {leader}: there is no participant server.{leader}"));
+    }
+    let wrong = |server: &&Server<'_>| server.diagnostics.count(Severity::Error) > 0;
+    if inputs.len() == 1
+        && servers.iter().any(|server| !wrong(&server))
+        && servers.iter().any(|s| wrong(&s))
+    {
+        problems.push(format!(
+            "{} stands for all servers here: where theirs differ, give each one's own, as N=FILE",
+            inputs.first().map_or("", |input| &input.file)
+        ));
     }
     if !problems.is_empty() {
         return Err(Refused(problems));
@@ -602,9 +620,7 @@ impl Ensemble<'_> {
         let checks: BTreeSet<String> = self
             .servers
             .iter()
-            .map(|server| {
-                format!("{}paddock check-config {}", server.environment(), server.input.file)
-            })
+            .map(|server| format!("paddock check-config {}", self.options.path(server)))
             .collect();
         let checks: Vec<String> = checks.into_iter().collect();
         step.part(
@@ -617,7 +633,7 @@ impl Ensemble<'_> {
 
     fn replace(&self, server: &Server<'_>) -> Step {
         let name = self.name(server);
-        let file = &server.input.file;
+        let file = self.options.path(server);
         let role = self.member(server).role;
         let host = self.host(server);
         let mut step =
@@ -636,7 +652,7 @@ impl Ensemble<'_> {
             / 1000;
         step.part(
             "check",
-            format!("{name} takes part, with a lag near 0, and has the same tree: both exit with 0. Not before that go on."),
+            format!("{name} takes part, with a lag near 0, and has the same tree: both exit with 0; ask again while it is being synced. Not before that go on."),
             &[self.status(), self.verify()],
         );
         step.part(
@@ -663,32 +679,40 @@ impl Ensemble<'_> {
 
     /// The commands up to the running server; gives its configuration file.
     fn commands_of_start(&self, server: &Server<'_>, step: &mut Step) -> String {
-        let file = &server.input.file;
+        let file = self.options.path(server);
         let environment = server.environment();
         if self.options.in_place {
             step.part("do", "Keep a copy of its data.", &server.copies());
             step.part(
                 "do",
-                "Look at what would be imported (exit 0), and start Paddock with the same zoo.cfg: it imports \
+                "Look at what would be imported (exit 0; 1 with warnings), and start Paddock with the same zoo.cfg: it imports \
                  version-2, which it does not change, into paddock-log and paddock-state beside it.",
                 &[
-                    format!("{environment}paddock import --check {file}"),
+                    format!("paddock import --check {file}"),
                     format!("{environment}paddock server {file}"),
                 ],
             );
-            return file.clone();
+            return file.to_owned();
         }
         let old = server.data_dir();
         let new = self.options.data_dir.clone().unwrap_or_else(|| format!("{old}-paddock"));
         let new_file = new_file(file);
+        let mut folders = new.clone();
+        let mut edit = format!("-e 's|^ *dataDir *=.*|dataDir={new}|'");
+        if let [_, log] = server.folders().as_slice() {
+            folders.push_str(&format!(" {log}-paddock"));
+            edit.push_str(&format!(" -e 's|^ *dataLogDir *=.*|dataLogDir={log}-paddock|'"));
+        }
         step.part(
             "do",
-            format!("Start Paddock empty, in a folder of its own: the leader sends it everything. {old} stays as it is."),
+            format!(
+                "Start Paddock empty, in folders of its own: the leader sends it everything. What Apache has \
+                 in {} stays as it is.",
+                server.folders().join(" and ")
+            ),
             &[
-                format!("mkdir -p {new} && cp {old}/myid {new}/myid"),
-                format!(
-                    "sed -e 's|^ *dataDir *=.*|dataDir={new}|' -e '/^ *dataLogDir *=/d' {file} > {new_file}"
-                ),
+                format!("mkdir -p {folders} && cp {old}/myid {new}/myid"),
+                format!("sed {edit} {file} > {new_file}"),
                 format!("{environment}paddock server {new_file}"),
             ],
         );
@@ -726,7 +750,7 @@ impl Ensemble<'_> {
             &order
                 .iter()
                 .map(|server| {
-                    let start = for_config(&self.options.start, &server.input.file);
+                    let start = for_config(&self.options.start, self.options.path(server));
                     format!("{}: stop Paddock; {start}; status; verify", self.name(server))
                 })
                 .collect::<Vec<_>>(),
@@ -753,7 +777,7 @@ impl Ensemble<'_> {
 
 /// One server alone: there is nobody to sync from.
 fn standalone(server: &Server<'_>, options: &Options) -> Plan {
-    let file = &server.input.file;
+    let file = options.path(server);
     let environment = server.environment();
     let port = server.client_port();
     let look = format!("echo srvr | nc localhost {port}");
@@ -767,7 +791,7 @@ fn standalone(server: &Server<'_>, options: &Options) -> Plan {
     prepare.part(
         "check",
         "Paddock accepts the configuration: exit 0.",
-        &[format!("{environment}paddock check-config {file}")],
+        &[format!("paddock check-config {file}")],
     );
     let mut replace = Step::new("replace", None, "From Apache to Paddock".to_owned());
     replace.part(
@@ -778,10 +802,10 @@ fn standalone(server: &Server<'_>, options: &Options) -> Plan {
     replace.part("do", "Keep a copy of its data.", &server.copies());
     replace.part(
         "do",
-        "Look at what would be imported (exit 0), and start Paddock with the same zoo.cfg: it imports version-2, \
+        "Look at what would be imported (exit 0; 1 with warnings), and start Paddock with the same zoo.cfg: it imports version-2, \
          which it does not change, into paddock-log and paddock-state beside it.",
         &[
-            format!("{environment}paddock import --check {file}"),
+            format!("paddock import --check {file}"),
             format!("{environment}paddock server {file}"),
         ],
     );
@@ -813,7 +837,7 @@ fn standalone(server: &Server<'_>, options: &Options) -> Plan {
         name: "standalone".to_owned(),
         role: "-",
         clients: format!("localhost:{port}"),
-        file: file.clone(),
+        file: server.input.file.clone(),
         data_dir: server.data_dir(),
     };
     Plan {

@@ -22,6 +22,9 @@ fn run_case(case: &str) -> String {
                         None if *flag == "--in-place" => options.in_place = true,
                         None if *flag == "--json" => as_json = true,
                         Some(("--leader", id)) => options.leader = Some(id.parse().unwrap()),
+                        Some(("--config-path", path)) => {
+                            options.config_path = Some(path.to_owned())
+                        }
                         Some(("--data-dir", dir)) => options.data_dir = Some(dir.to_owned()),
                         other => panic!("{flag}: {other:?}"),
                     }

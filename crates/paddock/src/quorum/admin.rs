@@ -90,4 +90,44 @@ mod tests {
         assert_eq!(from_json(&refused).unwrap_err(), "the AdminServer says: not now");
         assert!(from_json(&serde_json::json!({ "digests": [{ "zxid": 1 }] })).is_err());
     }
+
+    /// Two requests, answered as Jetty answers HTTP/1.0.
+    fn serve(client_port: u16) -> u16 {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = io::BufReader::new(stream.unwrap());
+                let mut line = String::new();
+                io::BufRead::read_line(&mut stream, &mut line).unwrap();
+                let (status, body) = match line.split(' ').nth(1).unwrap() {
+                    "/commands/configuration" => {
+                        ("200 OK", format!("{{\"client_port\" : {client_port}, \"error\" : null}}"))
+                    }
+                    "/commands/hash" => (
+                        "200 OK",
+                        "{\n  \"digests\" : [ { \"zxid\" : 128, \"digest\" : 7, \"digest_version\" : 2 } ],\n  \
+                         \"error\" : null\n}"
+                            .to_owned(),
+                    ),
+                    other => ("404 Not Found", other.to_owned()),
+                };
+                let head = format!("HTTP/1.1 {status}\r\nContent-Type: application/json\r\n\r\n");
+                io::Write::write_all(stream.get_mut(), (head + &body).as_bytes()).unwrap();
+            }
+        });
+        port
+    }
+
+    #[test]
+    fn the_right_server_is_asked() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let port = serve(2181);
+        let ask = |client_port| {
+            runtime.block_on(digests("127.0.0.1", port, client_port, Duration::from_secs(5)))
+        };
+        assert_eq!(ask("2181"), Ok(Points::from([(128, 7)])));
+        // Another server of the same machine.
+        assert!(ask("2182").unwrap_err().contains("is another server's"));
+    }
 }
