@@ -321,6 +321,15 @@ fn members(servers: &[Server<'_>], problems: &mut Vec<String>) -> BTreeMap<u64, 
             note(problems, [line]);
         }
     }
+    for (member, file) in members.values() {
+        if is_any(&member.address().host) {
+            let key = member.key();
+            problems.push(format!(
+                "{key} has no host in {file} but {}: give the files of the other servers too, which name it",
+                member.address().host
+            ));
+        }
+    }
     let missing: Vec<String> =
         all.iter().filter(|id| !files.contains_key(id)).map(|id| format!("server.{id}")).collect();
     if !missing.is_empty() {
@@ -508,9 +517,8 @@ impl Ensemble<'_> {
         self.member(server).key()
     }
 
-    fn host(&self, server: &Server<'_>) -> String {
-        let host = &self.member(server).address().host;
-        if is_any(host) { format!("the host of {}", self.name(server)) } else { host.clone() }
+    fn host(&self, server: &Server<'_>) -> &str {
+        &self.member(server).address().host
     }
 
     /// Where clients reach it.
