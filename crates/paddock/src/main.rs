@@ -7,9 +7,11 @@
 //! - Under the names `java`, `zkServer.sh` and `zkCli.sh` it takes the command lines that those take, so
 //!   scripts and test suites that start ZooKeeper start Paddock unmodified ([`shim`]).
 
+mod migrate;
 mod quorum;
 mod server;
 mod shim;
+mod table;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -41,6 +43,8 @@ enum Command {
     CheckConfig(CheckConfigArgs),
     /// How an ensemble is doing, seen from any of its servers.
     Quorum(quorum::QuorumArgs),
+    /// From Apache ZooKeeper to Paddock, and back: the steps for an operator's own servers.
+    Migrate(migrate::MigrateArgs),
     /// Put load on a server; `paddock bench --help` lists the workloads.
     #[command(disable_help_flag = true)]
     Bench(Rest),
@@ -94,6 +98,7 @@ fn main() -> ExitCode {
         Command::Cli(rest) => zk_cli::run(rest.arguments),
         Command::CheckConfig(args) => check_config(&args),
         Command::Quorum(args) => quorum::run(&args),
+        Command::Migrate(args) => migrate::run(&args),
         Command::Bench(rest) => zk_bench::run(rest.arguments),
     }
 }

@@ -11,6 +11,7 @@ use zk_zab::QuorumVerifier;
 
 use super::probe::{Answer, Reply};
 use super::role_name;
+use crate::table::table;
 
 /// What is to be said of the whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -193,16 +194,7 @@ impl Report {
         let head = ["ID", "ADDRESS", "ROLE", "MODE", "EPOCH", "ZXID", "LAG", "HEALTH"];
         let mut rows = vec![head.map(str::to_owned)];
         rows.extend(self.lines.iter().map(Line::cells));
-        let width = |column: usize| {
-            rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max()
-        };
-        let widths: Vec<usize> = (0..head.len()).filter_map(width).collect();
-        for row in &rows {
-            let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
-            let line = cells.collect::<Vec<_>>().join("  ");
-            text.push_str(line.trim_end());
-            text.push('\n');
-        }
+        text.push_str(&table(&rows));
         for problem in &self.problems {
             let _written = writeln!(text, "warning: {problem}");
         }

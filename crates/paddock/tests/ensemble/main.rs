@@ -20,6 +20,7 @@ mod load;
 mod proxy;
 #[path = "../common/small_disk.rs"]
 mod small_disk;
+mod verify;
 
 use std::collections::BTreeMap;
 use std::io::Write;

@@ -236,6 +236,12 @@ pub(super) fn quor(context: &Context, standing: Option<&PeerStatus>) -> String {
         Some(status) => member(status, &context.config.ensemble, &membership(context), now_ms),
     };
     if let Some(fields) = answer.as_object_mut() {
+        // As `hash` shows those of the past; a string, because JSON's numbers are doubles to many readers.
+        let (zxid, digest) = context.node.read(|db| (db.tree.last_zxid(), db.tree.digest()));
+        let digest =
+            context.config.storage.digest_enabled.then(|| digest.cast_signed().to_string());
+        fields.insert("digest".into(), digest.into());
+        fields.insert("digest_zxid".into(), hex(zxid).into());
         fields.insert("version".into(), BANNER.into());
         fields.insert("disk_low".into(), context.disk_low.load(Ordering::Relaxed).into());
     }

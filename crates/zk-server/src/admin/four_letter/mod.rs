@@ -19,7 +19,7 @@ use zk_config::{FourLetterWhitelist, Role};
 use zk_processor::Client;
 use zk_proto::SessionId;
 use zk_proto::quorum::PeerState;
-use zk_tree::WatcherId;
+use zk_tree::{WatcherId, ZxidDigest};
 use zk_zab::PeerStatus;
 
 use self::text::{Buckets, Conf, Connection, MemberConf, ServerSummary};
@@ -445,13 +445,11 @@ fn dump(context: &Context) -> String {
     text::dump(&sessions, &ephemerals, &connections_due.into_iter().collect())
 }
 
-/// `DigestCommand`: upstream keeps a digest for every 128th transaction, we have the present one.
+/// `DigestCommand`: digests of the past, at the same zxids on every member. `quor` has the present one.
 fn hash(context: &Context) -> String {
-    if !context.config.storage.digest_enabled {
-        return String::new();
-    }
-    let (zxid, digest) = context.node.read(|db| (db.tree.last_zxid(), db.tree.digest()));
-    format!("{:x}: {}\n", zxid.0, digest.cast_signed())
+    // Copied, so that nothing is formatted while transactions wait.
+    let log: Vec<ZxidDigest> = context.node.read(|db| db.tree.digest_log().collect());
+    text::hash(&log)
 }
 
 /// `MonitorCommand` with the default metrics provider. What has been parsed for ages comes first:

@@ -236,13 +236,20 @@ fn the_environment_has_upstream_s_keys() {
 }
 
 #[test]
-fn the_digest_of_now() {
+fn digests_of_every_128th_transaction() {
     let context = context(ALL);
     let client = connect(&context, "127.0.0.1:4000");
     establish(&context, &client);
-    create(&context, &client, "/a", "x", false);
-    let digest = context.node.read(|db| db.tree.digest()).cast_signed();
-    assert_eq!(answer(&context, &Word::Hash), format!("2: {digest}\n"));
+    let mut digests = Vec::new();
+    for zxid in 2..=300 {
+        create(&context, &client, &format!("/n{zxid}"), "x", false);
+        let now = context.node.read(|db| (db.tree.last_zxid().0, db.tree.digest().cast_signed()));
+        assert_eq!(now.0, zxid);
+        digests.push(now);
+    }
+    let at = |zxid: i64| digests.iter().find(|(at, _)| *at == zxid).unwrap().1;
+    let expected = format!("80: {}\n100: {}\n", at(128), at(256));
+    assert_eq!(answer(&context, &Word::Hash), expected);
 }
 
 /// Telegraf's pattern, with nothing behind it: `^zk_(\w+)\s+([\w\.\-]+)$`. Only a znode's own name may

@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use zk_processor::ClientInfo;
 use zk_proto::{OpCode, SessionId};
-use zk_tree::WatchesSummary;
+use zk_tree::{WatchesSummary, ZxidDigest};
 
 /// The lines of `text`, built up by `write!`, which cannot fail on a string.
 macro_rules! line {
@@ -261,6 +261,15 @@ fn buckets(text: &mut String, what: &str, buckets: &Buckets) {
 /// A connection in `dump` (`NIOServerCnxn.toString`).
 pub(super) fn dumped_connection(Connection { peer, info }: &Connection) -> String {
     format!("ip: {} sessionId: {}", Peer(*peer), Hex(info.session.0))
+}
+
+/// `DigestCommand`: both numbers as Java prints a `long`, signed in decimal and unsigned in hexadecimal.
+pub(super) fn hash(log: &[ZxidDigest]) -> String {
+    let mut text = String::new();
+    for ZxidDigest { zxid, digest } in log {
+        line!(text, "{:x}: {}", zxid.0, digest.cast_signed());
+    }
+    text
 }
 
 /// `WatchCommand`, `wchs`: the watches on data.
