@@ -55,6 +55,11 @@ pub struct NodeConfig {
     pub enforce_quota: bool,
     /// Whether reconfig is allowed at all.
     pub reconfig_enabled: bool,
+    /// Whether a member without a quorum serves reads (`readonlymode.enabled`).
+    pub read_only_mode: bool,
+    /// Whether sessions may be a server's own (`localSessionsEnabled`): without it a read-only server has none to
+    /// give.
+    pub local_sessions: bool,
     /// Containers and TTL znodes.
     pub containers: ContainerConfig,
     /// How many requests may be on their way in all before connections with one of them are not read.
@@ -73,6 +78,8 @@ impl NodeConfig {
             digest_enabled: true,
             enforce_quota: false,
             reconfig_enabled: false,
+            read_only_mode: false,
+            local_sessions: false,
             containers: ContainerConfig::default(),
             global_outstanding_limit: 1000,
         }

@@ -436,6 +436,8 @@ fn node_config(
         digest_enabled: config.storage.digest_enabled,
         enforce_quota: config.tree.enforce_quota,
         reconfig_enabled: config.ensemble.reconfig_enabled,
+        read_only_mode: config.read_only_mode_enabled,
+        local_sessions: config.ensemble.local_sessions_enabled,
         containers: ContainerConfig {
             check_interval_ms: config.tree.container_check_interval_ms.into(),
             max_per_minute: config.tree.container_max_per_minute,

@@ -116,11 +116,12 @@ pub(crate) async fn run(
     }
 }
 
-/// Whether this member has a quorum, and its role lets it serve clients (`leaderServes`).
+/// Whether this member has a quorum, and its role lets it serve clients (`leaderServes`), or serves reads without one.
 fn serves_clients(context: &Context) -> bool {
-    context.node.is_serving()
-        && (context.config.ensemble.leader_serves
-            || context.node.status().role != ServerRole::Leader)
+    context.node.is_read_only()
+        || context.node.is_serving()
+            && (context.config.ensemble.leader_serves
+                || context.node.status().role != ServerRole::Leader)
 }
 
 /// Hears a connection to a server that serves nobody: a four-letter word is answered, a client is turned
