@@ -706,7 +706,8 @@ impl Builder<'_> {
         }
         const READ_ONLY: &str = "readonlymode.enabled";
         if self.settings.bool(READ_ONLY) && !ensemble.local_sessions_enabled {
-            let message = "without localSessionsEnabled=true no client gets a session in read-only mode";
+            let message =
+                "without localSessionsEnabled=true no client gets a session in read-only mode";
             self.warning(READ_ONLY, message);
         }
         if !ensemble.db_autocreate {

@@ -371,10 +371,13 @@ fn what_is_merely_missing_is_a_warning() {
              read-only mode"
         ]
     );
-    let local = of(&format!("{THREE}localSessionsEnabled=true\n")).define("readonlymode.enabled=true");
+    let local =
+        of(&format!("{THREE}localSessionsEnabled=true\n")).define("readonlymode.enabled=true");
     let said = found(&local, Severity::Warning);
     assert!(said.iter().all(|line| !line.contains("readonlymode")), "{said:?}");
-    assert!(config(&local).read_only_mode_enabled && config(&local).ensemble.local_sessions_enabled);
+    assert!(
+        config(&local).read_only_mode_enabled && config(&local).ensemble.local_sessions_enabled
+    );
 }
 
 #[test]

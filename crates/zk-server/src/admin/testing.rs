@@ -66,7 +66,9 @@ fn context_of(zoo_cfg: &str, my_id: Option<u64>, read_only: bool) -> Arc<Context
     let tree = TreeConfig { extended_types: ExtendedTypes::Disabled, digest_enabled: true };
     let node = match my_id.filter(|_| read_only) {
         None => Node::standalone(NodeConfig::new(session), Database::new(tree), clock.now()),
-        Some(id) => without_a_quorum(NodeConfig::new(session), id, Database::new(tree), clock.now()),
+        Some(id) => {
+            without_a_quorum(NodeConfig::new(session), id, Database::new(tree), clock.now())
+        }
     };
     Arc::new(Context {
         node,

@@ -1,7 +1,6 @@
 use super::*;
 use crate::admin::testing::{
-    FIRST_SESSION, connect, context, create, establish, member, read_only_member, standing,
-    watch,
+    FIRST_SESSION, connect, context, create, establish, member, read_only_member, standing, watch,
 };
 use zk_config::FOUR_LETTER_WORDS;
 
@@ -384,7 +383,10 @@ fn a_read_only_member_says_so() {
     assert!(!mntr.contains("zk_peer_state") && !mntr.contains("zk_quorum_size"), "{mntr}");
     assert!(ask("conf").ends_with("\nquorumPort=27012\npeerType=0\n"), "{}", ask("conf"));
     let quor = ask("quor");
-    assert!(quor.contains("\"mode\":\"read-only\"") && quor.contains("\"serving\":false"), "{quor}");
+    assert!(
+        quor.contains("\"mode\":\"read-only\"") && quor.contains("\"serving\":false"),
+        "{quor}"
+    );
 }
 
 #[test]
