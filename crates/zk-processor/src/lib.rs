@@ -24,7 +24,7 @@
 //! sync for answered when a write that it forwarded later comes back.
 //!
 //! When the quorum is lost every client is closed, and what it waited for with it. The tree stays. With
-//! `read_only_mode` it is served again after a while, as it is, to clients that asked for no more: their sessions are
+//! [`ReadOnlyMode`] it is served again after a while, as it is, to clients that asked for no more: their sessions are
 //! this server's own, and end with the election (`read_only.rs`).
 //!
 //! # Invariants
@@ -67,7 +67,7 @@ mod writes;
 
 pub use auth::{Authenticator, DigestAlgorithm};
 pub use client::{Client, ClientInfo, Outbox};
-pub use config::{ContainerConfig, NodeConfig, Now};
+pub use config::{ContainerConfig, NodeConfig, Now, ReadOnlyMode};
 pub use node::{Action, Flow, Node, Served, Status};
 pub use role::ServerRole;
 pub use stats::{Histogram, HistogramSnapshot, Sizes, Stats};

@@ -11,7 +11,6 @@ use zk_proto::connect::ConnectRequest;
 use zk_proto::{ErrorCode, OpCode, SessionId, Xid};
 use zk_session::check_password;
 
-use crate::Now;
 use crate::client::{Client, Pending, Phase};
 use crate::connect::close_old_connection;
 use crate::exchange::Exchange;
@@ -19,6 +18,7 @@ use crate::node::{Node, Writer};
 use crate::reply;
 use crate::role::{ReadOnly, Role};
 use crate::stats::Stats;
+use crate::{Now, ReadOnlyMode};
 
 /// Shorter elections than this, in ms, interrupt the service and no more (`QuorumPeer.run`).
 const GRACE_MIN_MS: i64 = 2000;
@@ -31,7 +31,8 @@ impl Node {
 
     /// To be called at each tick.
     pub(crate) fn maybe_begin_read_only(&self, writer: &mut Writer, now: Now) {
-        if !self.config.read_only_mode || writer.halted || !matches!(writer.role, Role::Idle) {
+        let enabled = self.config.read_only_mode != ReadOnlyMode::Disabled;
+        if !enabled || writer.halted || !matches!(writer.role, Role::Idle) {
             return;
         }
         let Some(looking_since_ms) = writer.peer.looking_since_ms() else { return };
@@ -74,8 +75,8 @@ impl Node {
         request: &ConnectRequest,
         now: Now,
     ) -> Result<(), &'static str> {
-        let local = self.config.local_sessions;
-        let id = match (request.session_id, local) {
+        let own = self.config.read_only_mode == ReadOnlyMode::Enabled;
+        let id = match (request.session_id, own) {
             (SessionId(0), true) => writer.sessions.next_id(),
             (SessionId(0), false) => {
                 self.refuse_global_session(client);
@@ -83,7 +84,7 @@ impl Node {
             }
             // Nobody here can say whether it lives. Upstream takes up what its tree does not know when there are no
             // local sessions: it must be the ensemble's, too.
-            (id, _) if !local || self.db().tree.sessions().contains_key(&id) => {
+            (id, _) if !own || self.db().tree.sessions().contains_key(&id) => {
                 return Err("the server is read-only, and the session is the ensemble's");
             }
             (id, _) => {

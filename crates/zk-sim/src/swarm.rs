@@ -5,6 +5,9 @@ use zk_testkit::Prng;
 
 use crate::clock::{MS, SECOND};
 
+/// Where [`Scenario::read_only`] is drawn from.
+const READ_ONLY_STREAM: u64 = 0x0ea1_0000_0000_0000;
+
 /// A kind of fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Fault {
@@ -126,6 +129,8 @@ pub struct Scenario {
     pub initialized: bool,
     /// How owner fields are read.
     pub extended_types: ExtendedTypes,
+    /// Members without a quorum serve reads, and every other client is content with that.
+    pub read_only: bool,
     /// Nothing happens by itself: members start, and faults happen, as a script says.
     pub scripted: bool,
 }
@@ -183,6 +188,8 @@ impl Scenario {
             timeout_max_ms: i32::try_from(tick_ms * 20).unwrap_or(i32::MAX),
             initialized: rng.chance(50),
             extended_types: ExtendedTypes::Disabled,
+            // From a stream of its own: all else that a seed stood for before this stays.
+            read_only: Prng::new(seed ^ READ_ONLY_STREAM).chance(20),
             scripted: false,
         }
     }

@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use zk_processor::{NodeConfig, ServerRole};
+use zk_processor::{NodeConfig, ReadOnlyMode, ServerRole};
 use zk_proto::connect::ConnectRequest;
 use zk_proto::{ErrorCode, OpCode, Request, SessionId, Zxid};
 
@@ -15,7 +15,7 @@ use crate::script::request;
 const GRACE_MS: i64 = 2000;
 
 fn read_only_config() -> NodeConfig {
-    NodeConfig { read_only_mode: true, local_sessions: true, ..config() }
+    NodeConfig { read_only_mode: ReadOnlyMode::Enabled, ..config() }
 }
 
 /// What a client sends that is content with reads.
@@ -265,7 +265,7 @@ fn an_election_that_comes_to_nothing_interrupts_it() {
 /// It is asked for by itself.
 #[test]
 fn nobody_is_served_unless_it_is_wanted() {
-    let (mut ensemble, left, _) = one_left(NodeConfig { local_sessions: true, ..config() });
+    let (mut ensemble, left, _) = one_left(config());
     ensemble.pass(GRACE_MS + 2000);
     ensemble.try_connect("r", left, &content(SessionId(0)));
     assert_eq!(ensemble.take("r"), [Message::Closed]);
@@ -275,7 +275,8 @@ fn nobody_is_served_unless_it_is_wanted() {
 /// A session of the ensemble is a write, and cannot begin or go on here.
 #[test]
 fn without_local_sessions_there_are_none() {
-    let (mut ensemble, left, _) = one_left(NodeConfig { read_only_mode: true, ..config() });
+    let (mut ensemble, left, _) =
+        one_left(NodeConfig { read_only_mode: ReadOnlyMode::WithoutSessions, ..config() });
     let theirs = ensemble.session("w").unwrap();
     ensemble.pass(GRACE_MS + 200);
     assert_eq!(ensemble.role(left), ServerRole::ReadOnly);

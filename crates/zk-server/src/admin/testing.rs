@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicBool;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use zk_config::Sources;
-use zk_processor::{Action, Client, Node, NodeConfig, Now, Outbox};
+use zk_processor::{Action, Client, Node, NodeConfig, Now, Outbox, ReadOnlyMode};
 use zk_proto::create_mode::ExtendedTypes;
 use zk_proto::quorum::PeerState;
 use zk_proto::{Epoch, OpCode, ServerId, SessionId, Zxid};
@@ -85,7 +85,7 @@ fn context_of(zoo_cfg: &str, my_id: Option<u64>, read_only: bool) -> Arc<Context
 
 /// A member that has looked for a leader for as long as it takes to serve reads without one.
 fn without_a_quorum(config: NodeConfig, id: u64, db: Database, now: Now) -> Node {
-    let config = NodeConfig { read_only_mode: true, local_sessions: true, ..config };
+    let config = NodeConfig { read_only_mode: ReadOnlyMode::Enabled, ..config };
     let voters = [1, 2, 3].map(ServerId).into();
     let members = Members { voters, ..Members::default() };
     let peer = PeerConfig::new(ServerId(id.cast_signed()), members);
