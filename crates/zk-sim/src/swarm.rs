@@ -6,7 +6,7 @@ use zk_testkit::Prng;
 use crate::clock::{MS, SECOND};
 
 /// Where [`Scenario::read_only`] is drawn from.
-const READ_ONLY_STREAM: u64 = 0x0ea1_0000_0000_0000;
+const READ_ONLY_STREAM: u64 = 0x0096_0000_0000_0000;
 
 /// A kind of fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

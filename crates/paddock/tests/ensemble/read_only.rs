@@ -70,8 +70,8 @@ fn a_member_without_a_quorum_serves_reads() {
         assert_eq!(writer.request(OpCode::CREATE, &request).unwrap().header.err, ErrorCode::OK);
         response.session_id
     };
-    others.iter().for_each(|index| cluster.kill(*index));
     let began = Instant::now();
+    others.iter().for_each(|index| cluster.kill(*index));
     let (mut reader, response) =
         cluster.await_that("reads are served", PATIENCE, || content(address, SessionId(0)).ok());
     say(&format!("reads are served {} ms after the others' end", began.elapsed().as_millis()));

@@ -211,8 +211,18 @@ fn record_ms(histogram: &Histogram, ms: Option<i64>) {
 pub async fn run(context: Arc<Context>) {
     let mut interval = tokio::time::interval(LOOK_EVERY);
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+    let mut read_only = false;
     while let Some(status) = standing(&context) {
         context.counters.quorum.look(&status, context.clock.now().mono_ms());
+        if read_only != context.node.is_read_only() {
+            read_only = !read_only;
+            if read_only {
+                let zxid = context.node.status().zxid;
+                tracing::warn!(%zxid, "there is no leader: clients that want no more may read");
+            } else {
+                tracing::info!("no longer read-only: connections of readers were closed");
+            }
+        }
         interval.tick().await;
     }
 }

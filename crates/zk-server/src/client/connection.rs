@@ -107,6 +107,10 @@ pub(crate) async fn run(
     match end {
         End::ByClient => tracing::debug!(%peer, "the client closed its connection"),
         End::Io(error) => tracing::debug!(%peer, %error, "connection lost"),
+        // Whoever wants more than reads comes again and again.
+        End::Refused(why) if context.node.is_read_only() => {
+            tracing::info!(%peer, %why, "connection closed");
+        }
         End::Refused(why) => tracing::warn!(%peer, %why, "connection closed"),
         End::Sessionless => {
             Counters::add(&context.counters.sessionless_expired, 1);
