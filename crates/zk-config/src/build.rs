@@ -767,6 +767,12 @@ impl Builder<'_> {
                 format!("{min} ms exceeds fastleader.maxNotificationInterval, {max} ms"),
             );
         }
+        const READ_ONLY: &str = "readonlymode.enabled";
+        if self.settings.bool(READ_ONLY) && !ensemble.local_sessions_enabled {
+            let message =
+                "without localSessionsEnabled=true no client gets a session in read-only mode";
+            self.warning(READ_ONLY, message);
+        }
         if !ensemble.db_autocreate {
             self.warning(
                 "db.autocreate",

@@ -114,8 +114,6 @@ pub enum Feature {
     AdminServer,
     /// The audit log.
     Audit,
-    /// Serving reads without a quorum.
-    ReadOnly,
     /// Import of data written by Apache ZooKeeper.
     Import,
 }
@@ -134,7 +132,6 @@ impl Feature {
             Self::Sasl => "SASL authentication",
             Self::AdminServer => "the AdminServer",
             Self::Audit => "the audit log",
-            Self::ReadOnly => "read-only mode",
             Self::Import => "the import of ZooKeeper data",
         }
     }

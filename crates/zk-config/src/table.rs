@@ -288,7 +288,7 @@ pub const KEYS: &[KeyInfo] = &[
     between(row("forceSnapshotSync", Bool, "false", Property, Honoured, "Always feed a whole snapshot.")),
     row("forward_learner_requests_to_commit_processor_disabled", Bool, "false", Property, NoEffect("the leader does not queue requests of other members"), "Keep requests of other members out of the leader's queue."),
     row("follower.skipLearnerRequestToNextProcessor", Bool, "false", Property, NoEffect("a follower does not queue requests of observers"), "Keep requests of observers out of a follower's queue."),
-    row("readonlymode.enabled", Bool, "false", Bare, Later(Feature::ReadOnly), "Serve read-only clients without a quorum."),
+    between(row("readonlymode.enabled", Bool, "false", Bare, Honoured, "Serve read-only clients without a quorum; their sessions are local ones (localSessionsEnabled).")),
     row("leader.nodelay", Bool, "true", Bare, NoEffect("connections between members always send at once"), "TCP_NODELAY on the leader."),
     row("follower.nodelay", Bool, "true", Bare, NoEffect("connections between members always send at once"), "TCP_NODELAY on followers."),
 

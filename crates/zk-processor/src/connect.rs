@@ -21,6 +21,15 @@ const EXPIRY_BATCH: usize = 64;
 /// Why a connection is closed with its write undone.
 pub(crate) const HANDS_OVER: &str = "the leader makes way for another one: its zxids are used up";
 
+/// A client comes back to a session: its old connection goes before the password is looked at, as upstream has it. It
+/// is the same client in all likelihood, and a wrong guess costs it no more than a reconnect.
+pub(crate) fn close_old_connection(writer: &mut Writer, id: SessionId) {
+    if let Some(old) = writer.by_session.remove(&id) {
+        old.state().phase = Phase::Closing;
+        old.outbox.close();
+    }
+}
+
 impl Node {
     /// The first frame of a connection.
     pub(crate) fn connect(
@@ -41,6 +50,10 @@ impl Node {
             Stats::add(&self.stats.closed_not_serving, 1);
             return Err("nobody is served: there is no leader with a quorum");
         }
+        let read_only = matches!(writer.role, Role::ReadOnly(_));
+        if read_only && request.read_only != Some(true) {
+            return Err("the server is read-only, and the client wants one that can write");
+        }
         if !self.has_reached(&writer, request.last_zxid_seen) {
             return Err("the client has seen a zxid that this server has not reached");
         }
@@ -51,6 +64,9 @@ impl Node {
         state.timeout_ms = timeout_ms;
         state.phase = Phase::Connecting;
         drop(state);
+        if read_only {
+            return self.connect_read_only(&mut writer, client, &request, now);
+        }
         if request.session_id.0 == 0 {
             self.begin_session(&mut writer, client, timeout_ms, now, actions)?;
         } else {
@@ -93,7 +109,7 @@ impl Node {
                 self.propose(writer, header, Txn::CreateSession(txn), Some(client), now);
                 writer.sessions.heard(id)
             }
-            Role::Idle => None,
+            Role::ReadOnly(_) | Role::Idle => None,
         };
         let mut state = client.state();
         state.session = id;
@@ -115,12 +131,7 @@ impl Node {
     ) {
         let id = request.session_id;
         Stats::add(&self.stats.revalidations, 1);
-        // The old connection goes before the password is looked at, as upstream has it: it is the same
-        // client in all likelihood, and a wrong guess costs it no more than a reconnect.
-        if let Some(old) = writer.by_session.remove(&id) {
-            old.state().phase = Phase::Closing;
-            old.outbox.close();
-        }
+        close_old_connection(writer, id);
         let given = request.password.as_deref().unwrap_or_default();
         let mut state = client.state();
         if !check_password(id, given) {
@@ -132,7 +143,7 @@ impl Node {
                 learning.touches.detach(id);
                 learning.revalidate(id, timeout_ms, client, actions);
             }
-            Role::Leader(_) | Role::Idle => {
+            Role::Leader(_) | Role::ReadOnly(_) | Role::Idle => {
                 let heard = writer.sessions.reattach(id, timeout_ms, now.mono_ms());
                 if heard.is_none() {
                     self.refuse(client, &mut state);
@@ -177,7 +188,7 @@ impl Node {
             timeout_ms: state.timeout_ms,
             session_id: id,
             password: Some(Bytes::copy_from_slice(&password(id))),
-            read_only: state.read_only.map(|_| false),
+            read_only: state.read_only.map(|_| self.is_read_only()),
         };
         state.phase = Phase::Open;
         self.say_hello(client, state, &response);
@@ -189,7 +200,7 @@ impl Node {
 
     /// The session is not there any more, or is not this client's.
     pub(crate) fn refuse(&self, client: &Client, state: &mut ClientState) {
-        let response = ConnectResponse::expired(state.read_only.map(|_| false));
+        let response = ConnectResponse::expired(state.read_only.map(|_| self.is_read_only()));
         state.phase = Phase::Closing;
         self.say_hello(client, state, &response);
         client.outbox.close();
@@ -209,8 +220,12 @@ impl Node {
             writer.step(now, Input::Tick);
             leads = matches!(writer.role, Role::Leader(_));
             reign = writer.reign;
-            // Only one who leads follows sessions.
+            // Only one who leads follows sessions, and a read-only server its own.
             expired = writer.sessions.expire(now.mono_ms());
+            if matches!(writer.role, Role::ReadOnly(_)) {
+                self.expire_read_only(writer, &expired);
+            }
+            self.maybe_begin_read_only(writer, now);
         });
         if !leads {
             return;

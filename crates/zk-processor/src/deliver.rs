@@ -28,7 +28,7 @@ impl Writer {
                 self.in_flight.front().is_some_and(|entry| !matches!(entry, InFlight::Txn { .. }))
             }
             Role::Learner(learning) => learning.has_turn(),
-            Role::Idle => false,
+            Role::ReadOnly(_) | Role::Idle => false,
         };
         waiting || !self.due.is_empty()
     }

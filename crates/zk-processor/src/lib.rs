@@ -23,7 +23,9 @@
 //! number at all: the leader sends each right behind the commit that it waits for, and a learner takes a
 //! sync for answered when a write that it forwarded later comes back.
 //!
-//! When the quorum is lost every client is closed, and what it waited for with it. The tree stays.
+//! When the quorum is lost every client is closed, and what it waited for with it. The tree stays. With
+//! [`ReadOnlyMode`] it is served again after a while, as it is, to clients that asked for no more: their sessions are
+//! this server's own, and end with the election (`read_only.rs`).
 //!
 //! # Invariants
 //!
@@ -54,6 +56,7 @@ mod outstanding;
 mod peer;
 mod prep;
 mod propose;
+mod read_only;
 mod reads;
 mod reaper;
 mod reply;
@@ -64,7 +67,7 @@ mod writes;
 
 pub use auth::{Authenticator, DigestAlgorithm};
 pub use client::{Client, ClientInfo, Outbox};
-pub use config::{ContainerConfig, NodeConfig, Now};
+pub use config::{ContainerConfig, NodeConfig, Now, ReadOnlyMode};
 pub use node::{Action, Flow, Node, Served, Status};
 pub use role::ServerRole;
 pub use stats::{Histogram, HistogramSnapshot, Sizes, Stats};

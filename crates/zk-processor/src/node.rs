@@ -206,6 +206,7 @@ pub struct Node {
     outstanding_limit: usize,
     accepts_writes: AtomicBool,
     pub(crate) serving: AtomicBool,
+    pub(crate) read_only: AtomicBool,
     /// Snapshots that are being made the state on disk.
     pub(crate) installing: AtomicUsize,
 }
@@ -293,6 +294,7 @@ impl Node {
             outstanding: AtomicUsize::new(0),
             accepts_writes: AtomicBool::new(true),
             serving: AtomicBool::new(false),
+            read_only: AtomicBool::new(false),
             installing: AtomicUsize::new(0),
         }
     }
@@ -348,6 +350,7 @@ impl Node {
             Role::Leader(leading) => {
                 (writer.sessions.len(), leading.syncs.values().map(VecDeque::len).sum())
             }
+            Role::ReadOnly(_) => (writer.sessions.len(), 0),
             Role::Learner(_) | Role::Idle => (db.tree.sessions().len(), 0),
         };
         Status {
@@ -365,6 +368,7 @@ impl Node {
     fn role(&self, writer: &Writer) -> ServerRole {
         match &writer.role {
             Role::Idle => ServerRole::NotServing,
+            Role::ReadOnly(_) => ServerRole::ReadOnly,
             Role::Leader(_) if !self.is_member => ServerRole::Standalone,
             Role::Leader(_) => ServerRole::Leader,
             Role::Learner(learning) if learning.observer => ServerRole::Observer,
@@ -372,10 +376,16 @@ impl Node {
         }
     }
 
-    /// Whether clients are served. It needs no lock.
+    /// Whether clients are served by a quorum. It needs no lock.
     #[must_use]
     pub fn is_serving(&self) -> bool {
         self.serving.load(Ordering::Relaxed)
+    }
+
+    /// Whether reads are served without a quorum, to clients that want no more. It needs no lock.
+    #[must_use]
+    pub fn is_read_only(&self) -> bool {
+        self.read_only.load(Ordering::Relaxed)
     }
 
     /// The Zab peer at this moment.
@@ -461,7 +471,7 @@ impl Writer {
     pub(crate) fn outstanding(&self) -> usize {
         match &self.role {
             Role::Learner(learning) => learning.forwarded.len(),
-            Role::Leader(_) | Role::Idle => self.in_flight.len(),
+            Role::Leader(_) | Role::ReadOnly(_) | Role::Idle => self.in_flight.len(),
         }
     }
 }

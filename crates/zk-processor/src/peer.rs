@@ -186,6 +186,7 @@ impl Node {
 
     /// Does what the peer asks for. What is committed is put aside, to be applied together.
     pub(crate) fn poll(&self, writer: &mut Writer, now: Now, actions: &mut dyn FnMut(Action)) {
+        self.maybe_end_read_only(writer);
         while let Some(action) = writer.peer.poll_action() {
             match action {
                 PeerAction::Deliver { zxid, txn } if !writer.halted => {
@@ -253,7 +254,7 @@ impl Node {
                 self.on_leader_packet(writer, packet, actions)
             }
             // Of a link that is not in use any more.
-            Role::Learner(_) | Role::Idle => Ok(()),
+            Role::Learner(_) | Role::ReadOnly(_) | Role::Idle => Ok(()),
         };
         if result.is_err() {
             // Whoever sends what cannot be read is not listened to any further.
@@ -277,6 +278,8 @@ impl Node {
 
     /// The snapshot is the state on disk: from now on it is the tree.
     fn switch_tree(&self, writer: &mut Writer, link: LinkId) {
+        // Who reads comes back, and finds the new one. Its watches were on the old one.
+        self.end_read_only(writer);
         debug_assert!(matches!(writer.role, Role::Idle), "somebody is served");
         let index = writer.staged.iter().position(|staged| staged.link == link);
         let index = index.expect("what was installed was staged");
@@ -340,8 +343,9 @@ impl Node {
     }
 
     /// Closes for clients: every connection goes, and nothing that waits is answered. The tree stays.
-    fn stop_serving(&self, writer: &mut Writer) {
+    pub(crate) fn stop_serving(&self, writer: &mut Writer) {
         self.serving.store(false, Ordering::Relaxed);
+        self.read_only.store(false, Ordering::Relaxed);
         writer.role = Role::Idle;
         writer.reign += 1;
         writer.in_flight.clear();

@@ -175,7 +175,7 @@ impl Node {
         exchange: &mut Exchange<'_>,
         incoming: Incoming,
         frame: &Bytes,
-        writer: Option<&mut Writer>,
+        mut writer: Option<&mut Writer>,
         served: &mut Served,
         actions: &mut dyn FnMut(Action),
     ) -> Result<(), &'static str> {
@@ -189,6 +189,13 @@ impl Node {
             return Ok(());
         }
         let fail = |err| Pending::Fail { xid, op, err, close: false, since: now };
+        if let Some(writer) = &mut writer
+            && matches!(writer.role, Role::ReadOnly(_))
+            && is_write(op)
+        {
+            self.answer_read_only(writer, exchange, xid, op);
+            return Ok(());
+        }
         if grows(op) && !self.accepts_writes() {
             exchange.enqueue(fail(ErrorCode::SYSTEM_ERROR));
             return Ok(());

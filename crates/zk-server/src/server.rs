@@ -14,7 +14,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use zk_config::{Role, ServerConfig};
-use zk_processor::{Authenticator, ContainerConfig, DigestAlgorithm, Node, NodeConfig};
+use zk_processor::{
+    Authenticator, ContainerConfig, DigestAlgorithm, Node, NodeConfig, ReadOnlyMode,
+};
 use zk_proto::create_mode::ExtendedTypes;
 use zk_proto::{ServerId, SessionId};
 use zk_session::{SessionConfig, first_id};
@@ -444,6 +446,10 @@ fn node_config(
         digest_enabled: config.storage.digest_enabled,
         enforce_quota: config.tree.enforce_quota,
         reconfig_enabled: config.ensemble.reconfig_enabled,
+        read_only_mode: ReadOnlyMode::from_config(
+            config.read_only_mode_enabled,
+            config.ensemble.local_sessions_enabled,
+        ),
         containers: ContainerConfig {
             check_interval_ms: config.tree.container_check_interval_ms.into(),
             max_per_minute: config.tree.container_max_per_minute,

@@ -11,7 +11,7 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 
 use bytes::{Buf as _, Bytes, BytesMut};
-use zk_processor::{Action, Client as Handle, Flow, Node, NodeConfig, Outbox};
+use zk_processor::{Action, Client as Handle, Flow, Node, NodeConfig, Outbox, ReadOnlyMode};
 use zk_proto::connect::ConnectResponse;
 use zk_proto::quorum::{Notification, PacketType, PeerState, QuorumPacket};
 use zk_proto::txn::Txn;
@@ -290,7 +290,11 @@ impl Ensemble {
             .collect();
         // One more client: the probe.
         let clients = (0..=scenario.clients)
-            .map(|index| Client::new(index == scenario.clients, &scenario, &mut rng))
+            .map(|index| {
+                let probe = index == scenario.clients;
+                let content = scenario.read_only && index % 2 == 0 && !probe;
+                Client::new(probe, content, &scenario, &mut rng)
+            })
             .collect::<Vec<_>>();
         let mut network = Network::new(count, clients.len());
         network.base_us = scenario.latency_us;
@@ -471,6 +475,9 @@ impl Ensemble {
             first_id: first_id(self.members[member].id, clocks.now(self.now_us()).wall_ms),
         });
         config.extended_types = self.scenario.extended_types;
+        if self.scenario.read_only {
+            config.read_only_mode = ReadOnlyMode::Enabled;
+        }
         config
     }
 

@@ -113,6 +113,14 @@ markers! {
     WatchCaughtUp = "setWatches caught up with a change";
     /// And stays.
     PersistentWatchFired = "a persistent watch fired";
+    /// From its last state.
+    ReadOnlyRead = "a member without a quorum served a read";
+    /// It could not.
+    ReadOnlyWriteRefused = "a member without a quorum refused a write";
+    /// To the same server.
+    ReadOnlySessionTakenUp = "a client came back to its session at a member without a quorum";
+    /// The next election.
+    ReadOnlyEnded = "a member without a quorum got a leader, and its readers had to go";
     /// As a whole.
     MultiApplied = "a multi was applied";
     /// Not at all.

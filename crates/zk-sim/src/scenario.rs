@@ -123,6 +123,7 @@ fn calm(seed: u64) -> Scenario {
         latency_us: 300,
         spike_permille: 0,
         initialized: true,
+        read_only: false,
         scripted: true,
         ..Scenario::draw(seed)
     }

@@ -7,6 +7,9 @@ use zk_zab::Members;
 
 use crate::clock::{MS, SECOND};
 
+/// Where [`Scenario::read_only`] is drawn from.
+const READ_ONLY_STREAM: u64 = 0x0096_0000_0000_0000;
+
 /// A kind of fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Fault {
@@ -130,6 +133,8 @@ pub struct Scenario {
     pub initialized: bool,
     /// How owner fields are read.
     pub extended_types: ExtendedTypes,
+    /// Members without a quorum serve reads, and every other client is content with that.
+    pub read_only: bool,
     /// Nothing happens by itself: members start, and faults happen, as a script says.
     pub scripted: bool,
 }
@@ -188,6 +193,8 @@ impl Scenario {
             timeout_max_ms: i32::try_from(tick_ms * 20).unwrap_or(i32::MAX),
             initialized: rng.chance(50),
             extended_types: ExtendedTypes::Disabled,
+            // From a stream of its own: all else that a seed stood for before this stays.
+            read_only: Prng::new(seed ^ READ_ONLY_STREAM).chance(20),
             scripted: false,
         };
         // A lot that none of the fixed seeds draws, so that they stay what they were.

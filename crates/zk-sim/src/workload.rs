@@ -54,6 +54,10 @@ enum Phase {
 pub(crate) struct Client {
     /// It only shows that the ensemble is alive.
     probe: bool,
+    /// A server without a quorum will do.
+    content: bool,
+    /// Its server has none, and its session is that server's own.
+    read_only: bool,
     session: Option<(SessionId, Bytes)>,
     timeout_ms: i32,
     asked_timeout_ms: i32,
@@ -83,11 +87,13 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    pub(crate) fn new(probe: bool, scenario: &Scenario, rng: &mut Prng) -> Self {
+    pub(crate) fn new(probe: bool, content: bool, scenario: &Scenario, rng: &mut Prng) -> Self {
         let span = u64::try_from(scenario.timeout_max_ms).unwrap_or(1);
         let asked = i32::try_from(rng.below(span)).unwrap_or(1) + 1;
         Self {
             probe,
+            content,
+            read_only: false,
             session: None,
             timeout_ms: 0,
             asked_timeout_ms: if probe { scenario.timeout_max_ms } else { asked },
@@ -184,7 +190,7 @@ impl Ensemble {
             timeout_ms: it.asked_timeout_ms,
             session_id,
             password: Some(password),
-            read_only: Some(false),
+            read_only: Some(it.content),
         };
         it.wrong_password = wrong;
         it.connection = Some(connection);
@@ -218,8 +224,13 @@ impl Ensemble {
         it.to_set.extend(watches);
         it.to_set.sort();
         it.to_set.dedup();
-        if it.closing {
-            // It has asked for the end, and does not come back.
+        let given_up = it.read_only && !self.rng.chance(30);
+        if self.clients[client].read_only && !says_goodbye {
+            self.met(Marker::ReadOnlyEnded);
+        }
+        let it = &mut self.clients[client];
+        if it.closing || given_up {
+            // It has asked for the end, and does not come back; or nobody else knows the session.
             it.closing = false;
             self.client_forgets(client);
         }
@@ -234,6 +245,7 @@ impl Ensemble {
     fn client_forgets(&mut self, client: usize) {
         let it = &mut self.clients[client];
         it.session = None;
+        it.read_only = false;
         it.watches.disconnected(true);
         it.to_set.clear();
         it.next_xid = 1;
@@ -516,8 +528,11 @@ impl Ensemble {
                 self.markers.met(Marker::WrongPasswordRefused);
                 self.client_drops(client, true);
             } else {
-                it.refused.push(asked);
-                self.markers.met(Marker::SessionRefused);
+                // Without a quorum a server cannot know; and what it knew alone ends with it.
+                if !it.read_only && response.read_only != Some(true) {
+                    it.refused.push(asked);
+                    self.markers.met(Marker::SessionRefused);
+                }
                 self.client_drops(client, true);
                 self.client_forgets(client);
             }
@@ -526,6 +541,10 @@ impl Ensemble {
             return Ok(());
         }
         it.timeout_ms = response.timeout_ms;
+        if response.read_only == Some(true) && asked != SessionId(0) {
+            self.markers.met(Marker::ReadOnlySessionTakenUp);
+        }
+        it.read_only = response.read_only == Some(true);
         it.session = Some((response.session_id, response.password.unwrap_or_default()));
         it.phase = Phase::Open;
         let server = it.connection.map(|connection| self.connections[connection].member);
@@ -624,6 +643,17 @@ impl Ensemble {
         }
         let it = &mut self.clients[client];
         let Some((session, _)) = it.session.clone() else { return Ok(()) };
+        if it.read_only && needs_a_quorum(&asked.request) {
+            self.markers.met(Marker::ReadOnlyWriteRefused);
+            return refused_without_a_quorum(&asked.request, header);
+        }
+        if it.read_only {
+            self.markers.met(Marker::ReadOnlyRead);
+        }
+        if it.read_only && matches!(&*asked.request, Request::CloseSession) {
+            self.after_reply(client, member, &asked, header);
+            return Ok(());
+        }
         let realm = self.members[member].disk.current_epoch;
         let deposed = asked.floor.epoch() > realm && !self.scenario.standalone;
         self.checks.clients.a_reply_says_what_happened(
@@ -743,6 +773,29 @@ impl Ensemble {
             }
         }
     }
+}
+
+/// Whether a server without a quorum cannot do it.
+fn needs_a_quorum(request: &Request) -> bool {
+    match request {
+        Request::CloseSession => false,
+        Request::Sync(_) => true,
+        request => is_write(request),
+    }
+}
+
+/// R1: a server without a quorum takes no part in what others agree on.
+///
+/// # Errors
+/// It said something else.
+fn refused_without_a_quorum(request: &Request, header: ReplyHeader) -> Result<(), Violation> {
+    if header.err == ErrorCode::NOT_READ_ONLY {
+        return Ok(());
+    }
+    fail(
+        "R1 without a quorum nothing is written",
+        format!("{request:?} is answered with {} at {}", header.err, header.zxid),
+    )
 }
 
 fn create(path: &str, mode: CreateMode, data: &[u8]) -> Request {

@@ -278,6 +278,9 @@ fn line(member: MemberReport, leader: Option<&Leader>) -> Line {
 
 /// Why a member that answers does not take part.
 fn health(id: u64, role: Role, answer: &Answer, leader: Option<&Leader>) -> Result<(), String> {
+    if answer.mode == "read-only" {
+        return Err("it serves reads alone: it has no leader".to_owned());
+    }
     if !answer.serving {
         let followed = answer.leader.map_or(String::new(), |leader| format!(" server.{leader}"));
         return Err(match answer.state.as_deref() {

@@ -65,6 +65,10 @@ impl System {
                 command
                     .args(["-Dzookeeper.admin.enableServer=false", "-Dzookeeper.log.level=INFO"]);
                 command.args(["-cp", &format!("{settings}:{lib}/*")]);
+                // A property that its file cannot set.
+                let text = fs::read_to_string(config).unwrap();
+                let read_only = text.lines().find(|line| line.starts_with("readonlymode."));
+                command.args(read_only.map(|line| format!("-D{line}")));
                 command.arg("org.apache.zookeeper.server.quorum.QuorumPeerMain").arg(config);
                 command
             }
@@ -79,6 +83,7 @@ pub(crate) enum Mode {
     Follower,
     Observer,
     Standalone,
+    ReadOnly,
 }
 
 /// What `srvr` says.
@@ -615,6 +620,7 @@ pub(crate) fn status(port: u16) -> Option<Status> {
         "follower" => Mode::Follower,
         "observer" => Mode::Observer,
         "standalone" => Mode::Standalone,
+        "read-only" => Mode::ReadOnly,
         other => panic!("the mode {other}"),
     };
     let zxid = i64::from_str_radix(value("Zxid: 0x")?, 16).ok()?;

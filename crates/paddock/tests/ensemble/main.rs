@@ -18,6 +18,7 @@ mod cluster;
 mod faults;
 mod load;
 mod proxy;
+mod read_only;
 #[path = "../common/small_disk.rs"]
 mod small_disk;
 mod verify;

@@ -542,8 +542,16 @@ fn what_is_merely_missing_is_a_warning() {
     assert_eq!(
         found(&read_only, Severity::Warning),
         [
-            "command line: warning: readonlymode.enabled: no effect yet, it comes with read-only mode"
+            "command line: warning: readonlymode.enabled: without localSessionsEnabled=true no client gets a session in \
+             read-only mode"
         ]
+    );
+    let local =
+        of(&format!("{THREE}localSessionsEnabled=true\n")).define("readonlymode.enabled=true");
+    let said = found(&local, Severity::Warning);
+    assert!(said.iter().all(|line| !line.contains("readonlymode")), "{said:?}");
+    assert!(
+        config(&local).read_only_mode_enabled && config(&local).ensemble.local_sessions_enabled
     );
 }
 

@@ -6,6 +6,7 @@ mod model;
 mod noise;
 mod properties;
 mod quorum;
+mod read_only;
 mod script;
 mod scripts;
 mod threads;

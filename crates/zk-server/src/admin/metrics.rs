@@ -11,7 +11,7 @@ use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use metrics_exporter_prometheus::PrometheusBuilder;
-use zk_processor::Histogram;
+use zk_processor::{Histogram, ServerRole};
 use zk_proto::quorum::PeerState;
 use zk_zab::PeerStatus;
 
@@ -273,7 +273,9 @@ pub(crate) fn collect(context: &Context) -> Vec<Metric> {
 /// As [`collect`], of a member that stands like this.
 pub(super) fn collect_as(context: &Context, standing: Option<&PeerStatus>) -> Vec<Metric> {
     let mut all = Gathered::default();
-    if quorum::is_serving(standing) {
+    if quorum::is_read_only(context, standing) {
+        gauges(&mut all, context, None);
+    } else if quorum::is_serving(standing) {
         gauges(&mut all, context, standing);
     }
     own_gauges(&mut all, context, standing);
@@ -374,8 +376,10 @@ fn own_gauges(all: &mut Gathered, context: &Context, standing: Option<&PeerStatu
     all.gauge("paddock_outstanding_changes", help, status.outstanding_changes);
     let help = "1 while writes are refused because the disk is nearly full.";
     all.gauge("paddock_disk_low", help, i64::from(context.disk_low.load(Ordering::Relaxed)));
-    let help = "1 while clients are served.";
+    let help = "1 while clients are served by a quorum.";
     all.gauge("paddock_serving", help, i64::from(quorum::is_serving(standing)));
+    let help = "1 while reads are served without a quorum.";
+    all.gauge("paddock_read_only", help, i64::from(quorum::is_read_only(context, standing)));
     if let Some(status) = standing {
         let help = "The epoch of this member's history.";
         all.gauge("paddock_epoch", help, status.current_epoch.0);
@@ -432,7 +436,8 @@ fn gauges(all: &mut Gathered, context: &Context, standing: Option<&PeerStatus>) 
     let uptime_ms = context.clock.now().mono_ms();
     all.gauge("uptime", "Time since the server started, in ms.", uptime_ms);
     all.gauge("global_sessions", "Sessions.", sessions);
-    all.gauge("local_sessions", "Local sessions: there are none.", 0);
+    let local = if status.role == ServerRole::ReadOnly { status.sessions } else { 0 };
+    all.gauge("local_sessions", "Sessions that this server alone knows.", local);
     let help = "Share of new connections that are dropped: they are not throttled.";
     all.push("connection_drop_probability", help, Value::FloatGauge(0.0));
 

@@ -229,7 +229,8 @@ fn answer_as(context: &Context, word: &Word, standing: Option<&PeerStatus>) -> S
     }
     tracing::debug!(word = name, "executing a four-letter word");
     let node = &context.node;
-    if word.needs_service() && !quorum::is_serving(standing) {
+    let read_only = quorum::is_read_only(context, standing);
+    if word.needs_service() && !read_only && !quorum::is_serving(standing) {
         return match word {
             Word::Isro => "null".into(),
             Word::Hash => NOT_SERVING.into(),
@@ -239,13 +240,14 @@ fn answer_as(context: &Context, word: &Word, standing: Option<&PeerStatus>) -> S
     let mask = &context.counters.trace_mask.0;
     match *word {
         Word::Ruok => "imok".into(),
+        Word::Isro if read_only => "ro".into(),
         Word::Isro => "rw".into(),
         Word::Srvr => text::server(&summary(context, standing), None),
         Word::Stat => text::server(&summary(context, standing), Some(&connections(context))),
         Word::Quor => quorum::quor(context, standing),
         Word::Cons => text::cons(&connections(context)),
         Word::Mntr => mntr(context, standing),
-        Word::Conf => text::conf(&conf(context)),
+        Word::Conf => text::conf(&conf(context, read_only)),
         Word::Envi => text::envi(&environment()),
         Word::Dirs => {
             let bytes = [&context.config.data_dir, &context.config.data_log_dir]
@@ -302,6 +304,7 @@ fn summary(context: &Context, standing: Option<&PeerStatus>) -> ServerSummary {
     let stats = context.node.stats();
     let status = context.node.status();
     let latency = metrics::Summary::of_times(&stats.latency);
+    let read_only = quorum::is_read_only(context, standing);
     ServerSummary {
         version: BANNER,
         min_latency_ms: latency.min_whole(),
@@ -312,7 +315,8 @@ fn summary(context: &Context, standing: Option<&PeerStatus>) -> ServerSummary {
         connections: status.connections,
         outstanding: status.outstanding,
         zxid: status.zxid.0,
-        mode: quorum::mode(standing),
+        mode: quorum::mode(standing, read_only),
+        read_only,
         node_count: status.node_count,
         proposal_sizes: standing
             .filter(|status| status.state == PeerState::Leading)
@@ -334,7 +338,7 @@ fn connection(context: &Context, client: &Arc<Client>) -> Connection {
     Connection { peer, info: client.info() }
 }
 
-fn conf(context: &Context) -> Conf {
+fn conf(context: &Context, read_only: bool) -> Conf {
     let config = &context.config;
     let [data_dir, data_log_dir] = [&config.data_dir, &config.data_log_dir];
     let absolute = |folder| {
@@ -367,7 +371,7 @@ fn conf(context: &Context) -> Conf {
                 election_port: member.address().election_port,
                 quorum_port: member.address().quorum_port,
                 observer: member.role == Role::Observer,
-                membership: quorum::membership(context),
+                membership: (!read_only).then(|| quorum::membership(context)),
             })
         }),
     }
@@ -455,8 +459,10 @@ fn hash(context: &Context) -> String {
 /// `MonitorCommand` with the default metrics provider. What has been parsed for ages comes first:
 /// collectd reads 4096 bytes and no more.
 fn mntr(context: &Context, standing: Option<&PeerStatus>) -> String {
-    let mut text = format!("zk_version\t{BANNER}\nzk_server_state\t{}\n", quorum::mode(standing));
-    if let Some(status) = standing {
+    let read_only = quorum::is_read_only(context, standing);
+    let mode = quorum::mode(standing, read_only);
+    let mut text = format!("zk_version\t{BANNER}\nzk_server_state\t{mode}\n");
+    if let Some(status) = standing.filter(|_| !read_only) {
         text.push_str(&format!("zk_peer_state\t{}\n", quorum::peer_state(status)));
         if let (PeerState::Observing, Some(leader)) = (status.state, status.leader) {
             text.push_str(&format!("zk_observer_master_id\t{}\n", leader.0));

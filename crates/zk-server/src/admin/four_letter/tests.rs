@@ -1,6 +1,6 @@
 use super::*;
 use crate::admin::testing::{
-    FIRST_SESSION, connect, context, create, establish, member, standing, watch,
+    FIRST_SESSION, connect, context, create, establish, member, read_only_member, standing, watch,
 };
 use zk_config::FOUR_LETTER_WORDS;
 
@@ -367,6 +367,33 @@ fn a_member_without_a_quorum_says_so() {
     // The list goes before the state.
     let closed = member("4lw.commands.whitelist=ruok\n", 2);
     assert!(answer_as(&closed, &Word::Mntr, Some(&standing)).contains("not in the whitelist"));
+}
+
+#[test]
+fn a_read_only_member_says_so() {
+    let context = read_only_member(ALL, 2);
+    let client = connect(&context, "127.0.0.1:4000");
+    establish(&context, &client);
+    let ask = |word: &str| answer(&context, &self::word(word));
+    assert_eq!(ask("isro"), "ro");
+    let warning = "\nREAD-ONLY mode; serving only read-only clients\n";
+    let stat = ask("stat");
+    assert!(stat.contains(&format!("{warning}Clients:\n /127.0.0.1:4000[1](")), "{stat}");
+    let srvr = ask("srvr");
+    assert!(srvr.contains(&format!("{warning}Latency")), "{srvr}");
+    assert!(srvr.ends_with("\nMode: read-only\nNode count: 5\n"), "{srvr}");
+    let mntr = ask("mntr");
+    for line in ["zk_server_state\tread-only", "zk_local_sessions\t1", "zk_global_sessions\t0"] {
+        assert!(mntr.contains(&format!("\n{line}\n")), "{line}: {mntr}");
+    }
+    // It is no server of a quorum.
+    assert!(!mntr.contains("zk_peer_state") && !mntr.contains("zk_quorum_size"), "{mntr}");
+    assert!(ask("conf").ends_with("\nquorumPort=27012\npeerType=0\n"), "{}", ask("conf"));
+    let quor = ask("quor");
+    assert!(
+        quor.contains("\"mode\":\"read-only\"") && quor.contains("\"serving\":false"),
+        "{quor}"
+    );
 }
 
 #[test]

@@ -31,6 +31,7 @@ pub(super) struct ServerSummary {
     pub(super) outstanding: usize,
     pub(super) zxid: i64,
     pub(super) mode: &'static str,
+    pub(super) read_only: bool,
     pub(super) node_count: usize,
     /// Last, least and most bytes of a leader's proposals.
     pub(super) proposal_sizes: Option<[i64; 3]>,
@@ -48,6 +49,9 @@ pub(super) fn server(summary: &ServerSummary, connections: Option<&[Connection]>
     let ServerSummary { version, min_latency_ms, avg_latency_ms, max_latency_ms, .. } = summary;
     let mut text = String::new();
     line!(text, "Zookeeper version: {version}");
+    if summary.read_only {
+        line!(text, "READ-ONLY mode; serving only read-only clients");
+    }
     if let Some(connections) = connections {
         line!(text, "Clients:");
         for connection in connections {
@@ -182,7 +186,8 @@ pub(super) struct MemberConf {
     pub(super) election_port: u16,
     pub(super) quorum_port: u16,
     pub(super) observer: bool,
-    pub(super) membership: String,
+    /// A read-only server has none to tell (`ReadOnlyZooKeeperServer.dumpConf`).
+    pub(super) membership: Option<String>,
 }
 
 /// `ZooKeeperServer.dumpConf`, and of a member `QuorumZooKeeperServer.dumpConf`.
@@ -207,8 +212,10 @@ pub(super) fn conf(conf: &Conf) -> String {
         line!(text, "electionPort={}", member.election_port);
         line!(text, "quorumPort={}", member.quorum_port);
         line!(text, "peerType={}", u8::from(member.observer));
-        line!(text, "membership: ");
-        text.push_str(&member.membership);
+        if let Some(membership) = &member.membership {
+            line!(text, "membership: ");
+            text.push_str(membership);
+        }
     }
     text
 }
@@ -420,6 +427,7 @@ mod tests {
             outstanding: 1,
             zxid: 0x1_0000_002a,
             mode: "standalone",
+            read_only: false,
             node_count: 5,
             proposal_sizes: None,
         }
@@ -504,7 +512,7 @@ mod tests {
             election_port: 3888,
             quorum_port: 2888,
             observer: true,
-            membership: membership.into(),
+            membership: Some(membership.into()),
         };
         let member = conf(&Conf { member: Some(member), ..alone });
         assert_eq!(

@@ -248,5 +248,5 @@ fn states_are_upstreams() {
     assert_eq!(name(PeerState::Looking, false), "looking");
     assert_eq!(name(PeerState::Leading, true), "leading - broadcast");
     assert_eq!(name(PeerState::Following, false), "following - synchronization");
-    assert_eq!(mode(None), "standalone");
+    assert_eq!(mode(None, false), "standalone");
 }

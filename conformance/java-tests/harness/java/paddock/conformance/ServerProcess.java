@@ -65,6 +65,18 @@ public final class ServerProcess {
      * @throws IOException when the process ends or does not serve in time, with the end of its log
      */
     public static ServerProcess start(Map<String, String> settings, long timeoutMillis) throws IOException, InterruptedException {
+        ServerProcess server = launch(settings);
+        latest = server;
+        server.awaitServing(timeoutMillis);
+        return server;
+    }
+
+    /**
+     * Starts a server and does not wait for it: a member of an ensemble serves nobody before there are others.
+     *
+     * @param settings as for {@link #start}; the folder of a member holds its myid
+     */
+    public static ServerProcess launch(Map<String, String> settings) throws IOException {
         String kind = System.getProperty("conformance.server", "paddock");
         Path work = Path.of(System.getProperty("conformance.work", System.getProperty("java.io.tmpdir")));
         Files.createDirectories(work);
@@ -98,8 +110,6 @@ public final class ServerProcess {
         InetSocketAddress address = new InetSocketAddress(host, Integer.parseInt(lines.get("clientPort")));
         ServerProcess server = new ServerProcess(builder.start(), address, log);
         RUNNING.add(server);
-        latest = server;
-        server.awaitServing(timeoutMillis);
         return server;
     }
 
@@ -151,7 +161,7 @@ public final class ServerProcess {
     }
 
     /** The answer to a four-letter word, empty when the server cannot be reached. */
-    private String fourLetter(String word) {
+    public String fourLetter(String word) {
         try (Socket socket = new Socket()) {
             socket.connect(address, 1000);
             socket.setSoTimeout(2000);
@@ -177,6 +187,18 @@ public final class ServerProcess {
             return "its log ends: " + text.substring(Math.max(0, text.length() - 800));
         } catch (IOException e) {
             return "its log cannot be read";
+        }
+    }
+
+    /** The process stands still, or goes on. */
+    public void pause(boolean paused) {
+        try {
+            String signal = paused ? "-STOP" : "-CONT";
+            new ProcessBuilder("kill", signal, Long.toString(process.pid())).inheritIO().start().waitFor();
+        } catch (IOException e) {
+            throw new IllegalStateException("the process " + process.pid() + " cannot be signalled", e);
+        } catch (InterruptedException e) {
+            Thread.currentThread().interrupt();
         }
     }
 
