@@ -121,7 +121,9 @@ def through(ensemble, member, root):
 
 def synced_reads(ensemble, member, root, rounds=40):
     """A read behind sync has what another member acknowledged before."""
-    others = [other for other in ensemble.members if other is not member]
+    leader = ensemble.led()
+    # On a leader of Java's a sync of its own client waits for nothing, and what is committed may not be applied yet.
+    others = [other for other in ensemble.members if other is not member and not (other is leader and other.is_java)]
     with Client(member.port) as writer:
         writer.call(wire.create(root, b"-1")).ok()
         readers = [Client(other.port) for other in others]
@@ -138,13 +140,22 @@ def synced_reads(ensemble, member, root, rounds=40):
                 reader.close()
 
 
+def taken_up(member, client, password=None):
+    """The session of `client` at another member, once that one has what the client has seen."""
+
+    def attempt():
+        return Client(member.port, client.timeout_ms, client.session, password or client.password, client.last_zxid, xid=client.xid + 100)
+
+    return until(f"member {member} takes the session up", attempt, 30)
+
+
 def moved_session(ensemble, first, second, root):
     """A session goes to a member of the other kind, while its old connection is still there."""
     old = Client(first.port, 20000)
     new = None
     try:
         old.call(wire.create(root, b"", wire.EPHEMERAL)).ok()
-        new = Client(second.port, 20000, old.session, old.password, old.last_zxid)
+        new = taken_up(second, old)
         expect("the session", (new.session, new.password, new.timeout_ms), (old.session, old.password, old.timeout_ms))
         expect("the ephemeral lives", new.call(wire.exists(root)).stat().owner, old.session)
         new.call(wire.set_data(root, b"new")).ok()
@@ -158,16 +169,16 @@ def moved_session(ensemble, first, second, root):
         # Back again, as a client does that lost this one, too.
         new.drop()
         old.drop()
-        new = Client(first.port, 20000, new.session, new.password, new.last_zxid)
+        new = taken_up(first, new)
         new.call(wire.sync()).ok()
         expect("its data", new.call(wire.get(root)).data()[0], b"still")
+        # Where the session's connection is, a wrong password would end that, as it does with Java alone.
         wrong = bytes(byte ^ 1 for byte in new.password)
-        for member in (first, second):
-            try:
-                Client(member.port, 20000, new.session, wrong, 0).drop()
-                raise Broken(f"member {member} took a wrong password")
-            except Expired:
-                pass
+        try:
+            taken_up(second, new, wrong).drop()
+            raise Broken(f"member {second} took a wrong password")
+        except Expired:
+            pass
         expect("the session lives on", new.call(wire.exists(root)).error, wire.OK)
     finally:
         old.drop()

@@ -13,7 +13,7 @@ PATIENCE = 90.0
 # A member's heap, and a JVM that starts fast. Containers and TTL nodes are looked for every second.
 FLAGS = (
     "-Xmx256m", "-Xms64m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xshare:auto",
-    "-Dznode.container.checkIntervalMs=1000",
+    "-Dznode.container.checkIntervalMs=1000", "-Dzookeeper.log.level.LearnerHandler=DEBUG",
 )  # fmt: skip
 LINES = (
     "tickTime=1000", "initLimit=20", "syncLimit=10", "minSessionTimeout=2000", "maxSessionTimeout=60000",
@@ -83,7 +83,7 @@ JAVA_LEARNS = (
     ("Getting a snapshot from leader", "SNAP"),
     ("Truncating log to get in sync", "TRUNC"),
 )
-JAVA_SENDS = re.compile(r"Sending (DIFF|TRUNC)\b.*peer sid: ?(\d+)")
+JAVA_SENDS = re.compile(r"LearnerHandler Sending (DIFF|TRUNC)\b.*peer sid: ?(\d+)")
 JAVA_MEETS = re.compile(r"Synchronizing with Learner sid: ?(\d+)")
 PADDOCK_LEARNS = re.compile(r'synchronizing leader=\d+ method="(\w+)"')
 PADDOCK_SENDS = re.compile(r"a learner is brought up to date learner=(\d+) .*method=(Diff|Trunc|Snap)")

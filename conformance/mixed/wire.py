@@ -214,10 +214,11 @@ class Pending:
 class Client:
     """A connection with a session: a new one, or the one whose id and password are given."""
 
-    def __init__(self, port, timeout_ms=20000, session=0, password=NO_PASSWORD, last_zxid=0, patience=10.0, pings=True):
+    def __init__(self, port, timeout_ms=20000, session=0, password=NO_PASSWORD, last_zxid=0, patience=10.0, pings=True, xid=0):
         self.port, self.last_zxid, self.pings = port, last_zxid, pings
         self.events, self.changed = [], threading.Condition()
-        self.pending, self.lock, self.xid = collections.deque(), threading.Lock(), 0
+        # Goes on from the session's last connection: servers know requests of a session apart by it.
+        self.pending, self.lock, self.xid = collections.deque(), threading.Lock(), xid
         self.sock = socket.create_connection(("127.0.0.1", port), patience)
         try:
             self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -412,7 +413,7 @@ class Session:
     def __init__(self, ports, timeout_ms=20000, seed=0):
         self.ports, self.timeout_ms = list(ports), timeout_ms
         self.random = random.Random(seed)
-        self.client, self.id, self.password, self.last_zxid = None, 0, NO_PASSWORD, 0
+        self.client, self.id, self.password, self.last_zxid, self.xid = None, 0, NO_PASSWORD, 0, 0
         self.moves = 0
 
     def connected(self, patience=60.0, ports=None):
@@ -421,13 +422,14 @@ class Session:
             return self.client
         if self.client is not None:
             self.last_zxid = max(self.last_zxid, self.client.last_zxid)
+            self.xid = self.client.xid
         end = time.monotonic() + patience
         ports = list(ports or self.ports)
         self.random.shuffle(ports)
         while True:
             for port in ports:
                 try:
-                    self.client = Client(port, self.timeout_ms, self.id, self.password, self.last_zxid, patience=3.0)
+                    self.client = Client(port, self.timeout_ms, self.id, self.password, self.last_zxid, 3.0, xid=self.xid)
                 except OSError as error:
                     why = error
                     continue
