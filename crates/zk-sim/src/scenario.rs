@@ -124,6 +124,8 @@ fn calm(seed: u64) -> Scenario {
         spike_permille: 0,
         initialized: true,
         read_only: false,
+        // Some of the bugs are in what a learner does with them.
+        early_commits: true,
         scripted: true,
         ..Scenario::draw(seed)
     }

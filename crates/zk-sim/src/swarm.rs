@@ -10,6 +10,9 @@ use crate::clock::{MS, SECOND};
 /// Where [`Scenario::read_only`] is drawn from.
 const READ_ONLY_STREAM: u64 = 0x0096_0000_0000_0000;
 
+/// The same for commits before `UPTODATE`.
+const EARLY_COMMITS_STREAM: u64 = 0x6561_726c_7943_6f6d;
+
 /// A kind of fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Fault {
@@ -135,6 +138,8 @@ pub struct Scenario {
     pub extended_types: ExtendedTypes,
     /// Members without a quorum serve reads, and every other client is content with that.
     pub read_only: bool,
+    /// Leaders send followers commits before `UPTODATE`, as upstream's do.
+    pub early_commits: bool,
     /// Nothing happens by itself: members start, and faults happen, as a script says.
     pub scripted: bool,
 }
@@ -195,6 +200,7 @@ impl Scenario {
             extended_types: ExtendedTypes::Disabled,
             // From a stream of its own: all else that a seed stood for before this stays.
             read_only: Prng::new(seed ^ READ_ONLY_STREAM).chance(20),
+            early_commits: Prng::new(seed ^ EARLY_COMMITS_STREAM).chance(50),
             scripted: false,
         };
         // A lot that none of the fixed seeds draws, so that they stay what they were.
