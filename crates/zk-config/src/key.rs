@@ -100,8 +100,6 @@ pub enum Feature {
     Reconfiguration,
     /// Followers that feed observers.
     ObserverMasters,
-    /// Sessions that only one member knows.
-    LocalSessions,
     /// Groups and weights.
     HierarchicalQuorums,
     /// Several addresses for a member.
@@ -129,7 +127,6 @@ impl Feature {
             Self::QuorumSecurity => "TLS and SASL between members",
             Self::Reconfiguration => "dynamic reconfiguration",
             Self::ObserverMasters => "observer masters",
-            Self::LocalSessions => "local sessions",
             Self::HierarchicalQuorums => "hierarchical quorums",
             Self::MultiAddress => "members with several addresses",
             Self::Oracle => "the oracle for two members",

@@ -11,7 +11,7 @@ use zk_proto::create_mode::{ExtendedTypes, OwnerKind};
 use zk_proto::quorum::{Notification, QuorumPacket};
 use zk_proto::txn::LoggedTxn;
 use zk_proto::{ServerId, SessionId, Zxid};
-use zk_session::SessionTracker;
+use zk_session::{LocalSessionMode, LocalSessions, SessionTracker};
 use zk_tree::{Checkpoint, Database, WatcherId};
 use zk_zab::{Durable, History, LinkId, NoHistory, Peer, PeerConfig, PeerStatus, Token, Write};
 
@@ -118,8 +118,10 @@ pub struct Status {
     pub connections: usize,
     /// Requests on their way.
     pub outstanding: usize,
-    /// Sessions.
+    /// Sessions that all servers know.
     pub sessions: usize,
+    /// Sessions that only this server knows.
+    pub local_sessions: usize,
     /// Paths with a change on its way.
     pub outstanding_changes: usize,
     /// Learners' syncs that wait for a commit; a leader's.
@@ -172,7 +174,10 @@ pub(crate) struct Writer {
     /// Where the served epoch begins: nothing that a client can have seen lies between the last
     /// transaction before it and this.
     pub(crate) epoch_start: Zxid,
+    /// Of one who leads: all but those that are local to some server.
     pub(crate) sessions: SessionTracker,
+    /// In every role but a standalone server's.
+    pub(crate) local: LocalSessions,
     pub(crate) changes: OutstandingChanges,
     /// Of one who leads.
     pub(crate) in_flight: VecDeque<InFlight>,
@@ -264,6 +269,9 @@ impl Node {
     ) -> Self {
         // All servers together let as much through as one would (`getGlobalOutstandingLimit`).
         let share = voters.filter(|voters| *voters > 2).map_or(1, |voters| voters - 1);
+        // Nobody else could tell the difference, and upstream does not look at the setting either.
+        let local_sessions =
+            if voters.is_some() { config.local_sessions } else { LocalSessionMode::Disabled };
         let writer = Writer {
             peer,
             history,
@@ -271,6 +279,7 @@ impl Node {
             reign: 0,
             epoch_start: Zxid::ZERO,
             sessions: SessionTracker::new(config.session),
+            local: LocalSessions::new(config.session, local_sessions),
             changes: OutstandingChanges::new(None),
             in_flight: VecDeque::new(),
             due: VecDeque::new(),
@@ -357,6 +366,7 @@ impl Node {
             connections: writer.clients.len(),
             outstanding: writer.outstanding(),
             sessions,
+            local_sessions: writer.local.len(),
             outstanding_changes: writer.changes.len(),
             pending_syncs,
         }
@@ -378,6 +388,12 @@ impl Node {
         self.serving.load(Ordering::Relaxed)
     }
 
+    /// Whether new sessions are local.
+    #[must_use]
+    pub fn makes_local_sessions(&self) -> bool {
+        self.is_member && self.config.local_sessions != LocalSessionMode::Disabled
+    }
+
     /// The Zab peer at this moment.
     #[must_use]
     pub fn quorum_status(&self) -> PeerStatus {
@@ -392,10 +408,16 @@ impl Node {
         clients
     }
 
-    /// The sessions by the tick at which they expire, for `dump`. Only one who leads knows.
+    /// The sessions by the tick at which they expire, for `dump`. Only one who leads knows about global
+    /// ones.
     #[must_use]
     pub fn sessions_by_expiry(&self) -> BTreeMap<i64, Vec<SessionId>> {
-        self.writer().sessions.by_expiry()
+        let writer = self.writer();
+        let mut buckets = writer.sessions.by_expiry();
+        for (at, ids) in writer.local.by_expiry() {
+            buckets.entry(at).or_default().extend(ids);
+        }
+        buckets
     }
 
     /// Refuses writes that make the log grow, or accepts them again: the shell watches the disk. A
