@@ -317,6 +317,7 @@ impl Node {
     /// A session is gone, and its connection with it, if it has one here.
     fn session_closed(&self, writer: &mut Writer, db: &Database, id: SessionId, now: Now) {
         writer.sessions.remove(id);
+        writer.local.end(id);
         writer.local.note_ended(id, now.mono_ms());
         if let Role::Learner(learning) = &mut writer.role {
             learning.touches.remove(id);
