@@ -44,9 +44,7 @@ fn refused_as_local(outcome: &Outcome) -> Outcome {
         Outcome::Error(ErrorCode::SESSION_EXPIRED) => {
             Outcome::Error(ErrorCode::EPHEMERAL_ON_LOCAL_SESSION)
         }
-        Outcome::Multi(outcomes) => {
-            Outcome::Multi(outcomes.iter().map(refused_as_local).collect())
-        }
+        Outcome::Multi(outcomes) => Outcome::Multi(outcomes.iter().map(refused_as_local).collect()),
         Outcome::Error(_) | Outcome::Done | Outcome::Stat(_) => outcome.clone(),
     }
 }

@@ -9,6 +9,7 @@ use zk_proto::txn::{CreateSessionTxn, Txn};
 use zk_proto::{OpCode, Record, Request, SessionId, Xid};
 use zk_session::{LocalSessionMode, Owner};
 
+use crate::Now;
 use crate::client::{Client, Pending, Phase};
 use crate::connect::HANDS_OVER;
 use crate::exchange::Exchange;
@@ -16,7 +17,6 @@ use crate::node::{Action, Node, Writer};
 use crate::propose;
 use crate::role::Role;
 use crate::stats::Stats;
-use crate::Now;
 
 /// Whether a request needs a session that all servers know: it creates an ephemeral znode
 /// (`QuorumZooKeeperServer.checkUpgradeSession`).

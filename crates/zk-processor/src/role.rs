@@ -98,9 +98,7 @@ impl Learning {
     /// Whether the leader has been asked for this session, and has not answered yet.
     pub(crate) fn is_creating(&self, id: SessionId) -> bool {
         self.forwarded.iter().any(|entry| match entry {
-            Forwarded::Write { session, op, .. } => {
-                *session == id && *op == OpCode::CREATE_SESSION
-            }
+            Forwarded::Write { session, op, .. } => *session == id && *op == OpCode::CREATE_SESSION,
             Forwarded::Sync { .. } | Forwarded::Reattach { .. } => false,
         })
     }

@@ -137,9 +137,7 @@ impl LocalSessions {
     /// (`LeaderSessionTracker.checkSession`).
     #[must_use]
     pub fn may_be_elsewhere(&self, id: SessionId) -> bool {
-        self.mode != LocalSessionMode::Disabled
-            && id.0 >> 56 != self.server
-            && !self.has_ended(id)
+        self.mode != LocalSessionMode::Disabled && id.0 >> 56 != self.server && !self.has_ended(id)
     }
 
     /// How many sessions live here.

@@ -1,6 +1,7 @@
 //! What a seed stands for: which ensemble, which clients, which faults.
 
 use zk_proto::create_mode::ExtendedTypes;
+use zk_session::LocalSessionMode;
 use zk_testkit::Prng;
 
 use crate::clock::{MS, SECOND};
@@ -126,6 +127,8 @@ pub struct Scenario {
     pub initialized: bool,
     /// How owner fields are read.
     pub extended_types: ExtendedTypes,
+    /// What becomes of new sessions.
+    pub local_sessions: LocalSessionMode,
     /// Nothing happens by itself: members start, and faults happen, as a script says.
     pub scripted: bool,
 }
@@ -184,6 +187,13 @@ impl Scenario {
             initialized: rng.chance(50),
             extended_types: ExtendedTypes::Disabled,
             scripted: false,
+            // The last draw: what seeds drew before there was this one is what they draw now.
+            local_sessions: match rng.below(20) {
+                _ if standalone => LocalSessionMode::Disabled, // it has none
+                0..3 => LocalSessionMode::Upgrading,
+                3 => LocalSessionMode::Enabled,
+                _ => LocalSessionMode::Disabled, // what most ensembles have
+            },
         }
     }
 

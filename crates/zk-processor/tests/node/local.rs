@@ -534,8 +534,7 @@ fn last_error(ensemble: &Ensemble) -> Option<ErrorCode> {
 #[test]
 fn a_leader_lets_a_write_pass_whose_session_may_be_anothers_local_one() {
     let timeout = Bytes::from_static(&[0, 0, 0x27, 0x10]);
-    for mode in
-        [LocalSessionMode::Disabled, LocalSessionMode::Enabled, LocalSessionMode::Upgrading]
+    for mode in [LocalSessionMode::Disabled, LocalSessionMode::Enabled, LocalSessionMode::Upgrading]
     {
         let mut ensemble = ensemble(mode);
         let (leader, follower) = (ensemble.leader(), ensemble.follower());
