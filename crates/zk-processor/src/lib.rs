@@ -77,6 +77,6 @@ mod writes;
 pub use auth::{Authenticator, DigestAlgorithm};
 pub use client::{Client, ClientInfo, Outbox};
 pub use config::{ContainerConfig, NodeConfig, Now};
-pub use node::{Action, Flow, Node, Served, Status};
+pub use node::{Action, Flow, GlobalSessions, KnownSessions, Node, Served, Status};
 pub use role::ServerRole;
 pub use stats::{Histogram, HistogramSnapshot, Sizes, Stats};

@@ -128,6 +128,24 @@ pub struct Status {
     pub pending_syncs: usize,
 }
 
+/// The sessions that a server knows.
+#[derive(Debug, Clone)]
+pub struct KnownSessions {
+    /// Those that nobody else knows, by the tick at which they expire; `None` where there can be none.
+    pub local: Option<BTreeMap<i64, Vec<SessionId>>>,
+    /// Those that all servers know.
+    pub global: GlobalSessions,
+}
+
+/// Sessions that all servers know.
+#[derive(Debug, Clone)]
+pub enum GlobalSessions {
+    /// By the tick at which they expire: one who leads knows that.
+    ByExpiry(BTreeMap<i64, Vec<SessionId>>),
+    /// With their timeouts in ms: others know that.
+    Timeouts(BTreeMap<SessionId, i32>),
+}
+
 /// What is on its way to the tree of one who leads, in the order in which it takes effect.
 #[derive(Debug)]
 pub(crate) enum InFlight {
@@ -408,16 +426,21 @@ impl Node {
         clients
     }
 
-    /// The sessions by the tick at which they expire, for `dump`. Only one who leads knows about global
-    /// ones.
+    /// The sessions, for `dump`.
     #[must_use]
-    pub fn sessions_by_expiry(&self) -> BTreeMap<i64, Vec<SessionId>> {
+    pub fn known_sessions(&self) -> KnownSessions {
         let writer = self.writer();
-        let mut buckets = writer.sessions.by_expiry();
-        for (at, ids) in writer.local.by_expiry() {
-            buckets.entry(at).or_default().extend(ids);
+        KnownSessions {
+            local: self.makes_local_sessions().then(|| writer.local.by_expiry()),
+            global: match &writer.role {
+                Role::Leader(_) => GlobalSessions::ByExpiry(writer.sessions.by_expiry()),
+                Role::Learner(_) | Role::Idle => {
+                    let db = self.db();
+                    let sessions = db.tree.sessions().iter();
+                    GlobalSessions::Timeouts(sessions.map(|(id, ms)| (*id, *ms)).collect())
+                }
+            },
         }
-        buckets
     }
 
     /// Refuses writes that make the log grow, or accepts them again: the shell watches the disk. A

@@ -172,7 +172,14 @@ impl Ensemble {
         if self.quiet && self.clients[client].session.is_none() {
             return;
         }
-        let member = self.rng.index(self.members.len());
+        let mut member = self.rng.index(self.members.len());
+        // Elsewhere a local session is lost.
+        if let Some((home, ..)) = self.clients[client].home
+            && self.clients[client].session.is_some()
+            && self.rng.chance(70)
+        {
+            member = home;
+        }
         let Some(connection) = self.connect(client, member) else {
             let delay = 10 * MS + self.within(200 * MS);
             return self.wake(client, delay);

@@ -136,6 +136,13 @@ mod tests {
     }
 
     #[test]
+    fn a_local_session_has_its_own_weight() {
+        let throttle = Throttle::new(config(), true, 0);
+        assert!((0..4).all(|_| throttle.admits(SessionId(0), 0)), "each takes one token");
+        assert!(!throttle.admits(SessionId(0), 0));
+    }
+
+    #[test]
     fn an_empty_bucket_brings_random_drops_that_go_again() {
         let config = ConnectionThrottle { freeze_time_ms: Some(100), ..config() };
         let mut level =
