@@ -543,10 +543,11 @@ mod tests {
         let id = |id: i64| SessionId(id);
         let connections = vec![(1_700_000_010_000, vec![dumped_connection(&asking())])];
         let text = dump(
-            &vec![
+            None,
+            &Global::ByExpiry(vec![
                 (1_700_000_000_000, vec!["0x1".into(), "0x2".into()]),
                 (1_700_000_002_000, vec!["0x3".into()]),
-            ],
+            ]),
             &[(id(1), vec!["/a".into(), "/b".into()]), (id(-1), vec!["/c".into()])],
             &connections,
         );
