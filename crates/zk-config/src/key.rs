@@ -100,8 +100,6 @@ pub enum Feature {
     Reconfiguration,
     /// Followers that feed observers.
     ObserverMasters,
-    /// Sessions that only one member knows.
-    LocalSessions,
     /// Several addresses for a member.
     MultiAddress,
     /// An oracle that decides between two members.
@@ -125,7 +123,6 @@ impl Feature {
             Self::QuorumSecurity => "TLS and SASL between members",
             Self::Reconfiguration => "dynamic reconfiguration",
             Self::ObserverMasters => "observer masters",
-            Self::LocalSessions => "local sessions",
             Self::MultiAddress => "members with several addresses",
             Self::Oracle => "the oracle for two members",
             Self::Tls => "TLS",

@@ -88,7 +88,6 @@ const COMMIT: Status =
 const QUORUM_SECURITY: Status = Later(Feature::QuorumSecurity);
 const RECONFIG: Status = Later(Feature::Reconfiguration);
 const OBSERVER_MASTERS: Status = Later(Feature::ObserverMasters);
-const LOCAL_SESSIONS: Status = Later(Feature::LocalSessions);
 const ADDRESSES: Status = Later(Feature::MultiAddress);
 const ORACLE: Status = Later(Feature::Oracle);
 const OBSERVER_DISK: Status = NoEffect("an observer keeps its data on disk as every member does");
@@ -170,7 +169,7 @@ pub const KEYS: &[KeyInfo] = &[
     row("connection_throttle_decrease_ratio", RATIO, "0", Property, Honoured, "Share of a full bucket from which the drop probability falls."),
     row("connection_throttle_weight_enabled", Bool, "false", Property, Honoured, "Charge new, local and renewed sessions differently."),
     row("connection_throttle_global_session_weight", at_least(1), "3", Property, Honoured, "Tokens of a new session."),
-    between(row("connection_throttle_local_session_weight", at_least(1), "1", Property, LOCAL_SESSIONS, "Tokens of a new local session.")),
+    between(row("connection_throttle_local_session_weight", at_least(1), "1", Property, Honoured, "Tokens of a new local session.")),
     row("connection_throttle_renew_session_weight", at_least(1), "2", Property, Honoured, "Tokens of a renewed session."),
 
     // The tree.
@@ -248,8 +247,8 @@ pub const KEYS: &[KeyInfo] = &[
     between(row("peerType", OneOf(&["participant", "observer"]), "participant", File, Honoured, "Role of this member; the server line decides.")),
     between(row("syncEnabled", Bool, "true", File, OBSERVER_DISK, "Observers keep their data on disk.")),
     between(row("observerMasterPort", INT, "0", File, OBSERVER_MASTERS, "Port on which followers feed observers; 0 for none.")),
-    between(row("localSessionsEnabled", Bool, "false", File, LOCAL_SESSIONS, "Sessions that only one member knows.")),
-    between(row("localSessionsUpgradingEnabled", Bool, "false", File, LOCAL_SESSIONS, "Local sessions become global when they must.")),
+    between(row("localSessionsEnabled", Bool, "false", File, Honoured, "New sessions are known to the member that they came to, and to no other.")),
+    between(row("localSessionsUpgradingEnabled", Bool, "false", File, Honoured, "Such a session becomes known to all when it creates an ephemeral znode; otherwise that fails.")),
     between(row("oraclePath", Path, "", File, ORACLE, "File of the oracle that decides between two members.")),
     between(row("multiAddress.enabled", Bool, "false", Property, ADDRESSES, "Allow several addresses for a member.")),
     between(row("multiAddress.reachabilityCheckEnabled", Bool, "true", Property, ADDRESSES, "Probe the addresses of a member.")),

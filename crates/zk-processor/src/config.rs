@@ -1,5 +1,5 @@
 use zk_proto::create_mode::ExtendedTypes;
-use zk_session::SessionConfig;
+use zk_session::{LocalSessionMode, SessionConfig};
 
 use crate::auth::Authenticator;
 
@@ -66,6 +66,8 @@ impl ReadOnlyMode {
 pub struct NodeConfig {
     /// Sessions' limits.
     pub session: SessionConfig,
+    /// What becomes of new sessions; in an ensemble only.
+    pub local_sessions: LocalSessionMode,
     /// Authentication schemes and their secrets.
     pub auth: Authenticator,
     /// Schemes of which a connection must have shown one before it may ask for anything but
@@ -93,6 +95,7 @@ impl NodeConfig {
     pub fn new(session: SessionConfig) -> Self {
         Self {
             session,
+            local_sessions: LocalSessionMode::Disabled,
             auth: Authenticator::default(),
             enforce_auth_schemes: Vec::new(),
             extended_types: ExtendedTypes::Disabled,

@@ -6,12 +6,12 @@ use bytes::Bytes;
 use zk_proto::connect::{ConnectRequest, ConnectResponse};
 use zk_proto::txn::{CreateSessionTxn, Txn};
 use zk_proto::{OpCode, Reader, Record, SessionId, Xid, Zxid};
-use zk_session::{Owner, check_password, password};
+use zk_session::{LocalSessionMode, Owner, check_password, password};
 use zk_zab::Input;
 
 use crate::client::{Client, ClientState, Phase};
 use crate::node::{Action, InFlight, Node, Writer};
-use crate::role::Role;
+use crate::role::{Forwarded, Role};
 use crate::stats::Stats;
 use crate::{Now, propose, reaper, reply, writes};
 
@@ -67,7 +67,9 @@ impl Node {
         if read_only {
             return self.connect_read_only(&mut writer, client, &request, now);
         }
-        if request.session_id.0 == 0 {
+        if request.session_id.0 == 0 && writer.local.mode() != LocalSessionMode::Disabled {
+            self.begin_local(&mut writer, client, timeout_ms, now);
+        } else if request.session_id.0 == 0 {
             self.begin_session(&mut writer, client, timeout_ms, now, actions)?;
         } else {
             self.take_up(&mut writer, client, &request, timeout_ms, now, actions);
@@ -138,13 +140,21 @@ impl Node {
             self.refuse(client, &mut state);
             return;
         }
+        let local = writer.local.reattach(id, timeout_ms, now.mono_ms());
         match &mut writer.role {
             Role::Learner(learning) => {
+                if local.is_some() || learning.is_creating(id) {
+                    // Not before what its last connection asked for, and behind its createSession.
+                    let (origin, after) = (Arc::clone(client), Zxid::ZERO);
+                    learning.forwarded.push_back(Forwarded::Reattach { id, origin, after });
+                } else {
+                    learning.revalidate(id, timeout_ms, client, actions);
+                }
                 learning.touches.detach(id);
-                learning.revalidate(id, timeout_ms, client, actions);
             }
             Role::Leader(_) | Role::ReadOnly(_) | Role::Idle => {
-                let heard = writer.sessions.reattach(id, timeout_ms, now.mono_ms());
+                let heard =
+                    local.or_else(|| writer.sessions.reattach(id, timeout_ms, now.mono_ms()));
                 if heard.is_none() {
                     self.refuse(client, &mut state);
                     return;
@@ -166,7 +176,7 @@ impl Node {
         if state.phase != Phase::Connecting {
             return; // gone again
         }
-        if writer.sessions.is_alive(id) {
+        if writer.local.contains(id) || writer.sessions.is_alive(id) {
             self.connected(client, &mut state, id);
         } else {
             self.refuse(client, &mut state);
@@ -220,7 +230,8 @@ impl Node {
             writer.step(now, Input::Tick);
             leads = matches!(writer.role, Role::Leader(_));
             reign = writer.reign;
-            // Only one who leads follows sessions, and a read-only server its own.
+            self.expire_local(writer, now);
+            // Only one who leads follows those of all servers, and a read-only server its own.
             expired = writer.sessions.expire(now.mono_ms());
             if matches!(writer.role, Role::ReadOnly(_)) {
                 self.expire_read_only(writer, &expired);

@@ -11,7 +11,7 @@ use zk_proto::create_mode::{ExtendedTypes, OwnerKind};
 use zk_proto::quorum::{Notification, QuorumPacket};
 use zk_proto::txn::LoggedTxn;
 use zk_proto::{ServerId, SessionId, Zxid};
-use zk_session::SessionTracker;
+use zk_session::{LocalSessionMode, LocalSessions, SessionTracker};
 use zk_tree::{Checkpoint, Database, WatcherId};
 use zk_zab::{Durable, History, LinkId, NoHistory, Peer, PeerConfig, PeerStatus, Token, Write};
 
@@ -118,12 +118,32 @@ pub struct Status {
     pub connections: usize,
     /// Requests on their way.
     pub outstanding: usize,
-    /// Sessions.
+    /// Sessions that all servers know.
     pub sessions: usize,
+    /// Sessions that only this server knows.
+    pub local_sessions: usize,
     /// Paths with a change on its way.
     pub outstanding_changes: usize,
     /// Learners' syncs that wait for a commit; a leader's.
     pub pending_syncs: usize,
+}
+
+/// The sessions that a server knows.
+#[derive(Debug, Clone)]
+pub struct KnownSessions {
+    /// Those that nobody else knows, by the tick at which they expire; `None` where there can be none.
+    pub local: Option<BTreeMap<i64, Vec<SessionId>>>,
+    /// Those that all servers know.
+    pub global: GlobalSessions,
+}
+
+/// Sessions that all servers know.
+#[derive(Debug, Clone)]
+pub enum GlobalSessions {
+    /// By the tick at which they expire: one who leads knows that.
+    ByExpiry(BTreeMap<i64, Vec<SessionId>>),
+    /// With their timeouts in ms: others know that.
+    Timeouts(BTreeMap<SessionId, i32>),
 }
 
 /// What is on its way to the tree of one who leads, in the order in which it takes effect.
@@ -172,7 +192,10 @@ pub(crate) struct Writer {
     /// Where the served epoch begins: nothing that a client can have seen lies between the last
     /// transaction before it and this.
     pub(crate) epoch_start: Zxid,
+    /// Of one who leads: all but those that are local to some server.
     pub(crate) sessions: SessionTracker,
+    /// In every role but a standalone server's.
+    pub(crate) local: LocalSessions,
     pub(crate) changes: OutstandingChanges,
     /// Of one who leads.
     pub(crate) in_flight: VecDeque<InFlight>,
@@ -268,6 +291,9 @@ impl Node {
     ) -> Self {
         // All servers together let as much through as one would (`getGlobalOutstandingLimit`).
         let share = voters.filter(|voters| *voters > 2).map_or(1, |voters| voters - 1);
+        // Nobody else could tell the difference, and upstream does not look at the setting either.
+        let local_sessions =
+            if voters.is_some() { config.local_sessions } else { LocalSessionMode::Disabled };
         let writer = Writer {
             peer,
             history,
@@ -275,6 +301,7 @@ impl Node {
             reign: 0,
             epoch_start: Zxid::ZERO,
             sessions: SessionTracker::new(config.session),
+            local: LocalSessions::new(config.session, local_sessions),
             changes: OutstandingChanges::new(None),
             in_flight: VecDeque::new(),
             is_fuzzy: false,
@@ -364,6 +391,10 @@ impl Node {
             connections: writer.clients.len(),
             outstanding: writer.outstanding(),
             sessions,
+            local_sessions: match &writer.role {
+                Role::ReadOnly(_) => sessions,
+                Role::Leader(_) | Role::Learner(_) | Role::Idle => writer.local.len(),
+            },
             outstanding_changes: writer.changes.len(),
             pending_syncs,
         }
@@ -392,6 +423,12 @@ impl Node {
         self.read_only.load(Ordering::Relaxed)
     }
 
+    /// Whether new sessions are local.
+    #[must_use]
+    pub fn makes_local_sessions(&self) -> bool {
+        self.is_member && self.config.local_sessions != LocalSessionMode::Disabled
+    }
+
     /// The Zab peer at this moment.
     #[must_use]
     pub fn quorum_status(&self) -> PeerStatus {
@@ -406,10 +443,23 @@ impl Node {
         clients
     }
 
-    /// The sessions by the tick at which they expire, for `dump`. Only one who leads knows.
+    /// The sessions, for `dump`.
     #[must_use]
-    pub fn sessions_by_expiry(&self) -> BTreeMap<i64, Vec<SessionId>> {
-        self.writer().sessions.by_expiry()
+    pub fn known_sessions(&self) -> KnownSessions {
+        let writer = self.writer();
+        KnownSessions {
+            local: self.makes_local_sessions().then(|| writer.local.by_expiry()),
+            global: match &writer.role {
+                Role::Leader(_) | Role::ReadOnly(_) => {
+                    GlobalSessions::ByExpiry(writer.sessions.by_expiry())
+                }
+                Role::Learner(_) | Role::Idle => {
+                    let db = self.db();
+                    let sessions = db.tree.sessions().iter();
+                    GlobalSessions::Timeouts(sessions.map(|(id, ms)| (*id, *ms)).collect())
+                }
+            },
+        }
     }
 
     /// Refuses writes that make the log grow, or accepts them again: the shell watches the disk. A

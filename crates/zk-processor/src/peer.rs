@@ -352,6 +352,7 @@ impl Node {
         writer.reign += 1;
         writer.in_flight.clear();
         writer.sessions.clear();
+        writer.local.clear();
         writer.changes = OutstandingChanges::new(None);
         writer.by_session.clear();
         let db = self.db();

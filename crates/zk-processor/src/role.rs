@@ -105,6 +105,14 @@ impl Learning {
         }
     }
 
+    /// Whether the leader has been asked for this session, and has not answered yet.
+    pub(crate) fn is_creating(&self, id: SessionId) -> bool {
+        self.forwarded.iter().any(|entry| match entry {
+            Forwarded::Write { session, op, .. } => *session == id && *op == OpCode::CREATE_SESSION,
+            Forwarded::Sync { .. } | Forwarded::Reattach { .. } => false,
+        })
+    }
+
     /// Whether this transaction is the answer to the oldest write that was forwarded. The leader keeps
     /// the order of a link, and gives every write one transaction.
     pub(crate) fn is_answer(&self, header: &TxnHeader) -> bool {

@@ -19,7 +19,7 @@ use zk_processor::{
 };
 use zk_proto::create_mode::ExtendedTypes;
 use zk_proto::{ServerId, SessionId};
-use zk_session::{SessionConfig, first_id};
+use zk_session::{LocalSessionMode, SessionConfig, first_id};
 use zk_storage::{LogConfig, StorageConfig};
 use zk_tree::TreeConfig;
 use zk_zab::{Members, PeerConfig};
@@ -425,6 +425,10 @@ fn node_config(
         auth.providers.iter().any(|provider| provider.class_name == full)
     };
     NodeConfig {
+        local_sessions: LocalSessionMode::from_config(
+            config.ensemble.local_sessions_enabled,
+            config.ensemble.local_sessions_upgrading_enabled,
+        ),
         auth: Authenticator {
             skip_acl: auth.skip_acl,
             digest_enabled: auth.digest_enabled,

@@ -99,6 +99,12 @@ markers! {
     EphemeralsExpired = "an expired session took ephemeral znodes with it";
     /// By itself.
     SessionClosed = "a client closed its session";
+    /// For an ephemeral znode.
+    SessionUpgraded = "a local session became global";
+    /// And stays so.
+    EphemeralRefused = "an ephemeral znode was refused to a local session";
+    /// Its connection was lost.
+    LocalSessionTakenUp = "a local session was taken up again";
     /// Too late.
     SessionRefused = "a client came back too late for its session";
     /// S5.

@@ -2,6 +2,7 @@
 //! is found.
 
 use zk_proto::quorum::{PacketType, PeerState};
+use zk_session::LocalSessionMode;
 use zk_zab::bugs::Bug;
 
 use crate::check::Violation;
@@ -126,6 +127,7 @@ fn calm(seed: u64) -> Scenario {
         read_only: false,
         // Some of the bugs are in what a learner does with them.
         early_commits: true,
+        local_sessions: LocalSessionMode::Disabled,
         scripted: true,
         ..Scenario::draw(seed)
     }

@@ -2,6 +2,7 @@
 
 use zk_proto::ServerId;
 use zk_proto::create_mode::ExtendedTypes;
+use zk_session::LocalSessionMode;
 use zk_testkit::Prng;
 use zk_zab::Members;
 
@@ -12,6 +13,9 @@ const READ_ONLY_STREAM: u64 = 0x0096_0000_0000_0000;
 
 /// The same for commits before `UPTODATE`.
 const EARLY_COMMITS_STREAM: u64 = 0x6561_726c_7943_6f6d;
+
+/// The same for local sessions.
+const LOCAL_SESSIONS_STREAM: u64 = 0x6c6f_6361_6c53_6573;
 
 /// A kind of fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -140,6 +144,8 @@ pub struct Scenario {
     pub read_only: bool,
     /// Leaders send followers commits before `UPTODATE`, as upstream's do.
     pub early_commits: bool,
+    /// What becomes of new sessions.
+    pub local_sessions: LocalSessionMode,
     /// Nothing happens by itself: members start, and faults happen, as a script says.
     pub scripted: bool,
 }
@@ -202,6 +208,12 @@ impl Scenario {
             read_only: Prng::new(seed ^ READ_ONLY_STREAM).chance(20),
             early_commits: Prng::new(seed ^ EARLY_COMMITS_STREAM).chance(50),
             scripted: false,
+            local_sessions: match Prng::new(seed ^ LOCAL_SESSIONS_STREAM).below(20) {
+                _ if standalone => LocalSessionMode::Disabled, // it has none
+                0..3 => LocalSessionMode::Upgrading,
+                3 => LocalSessionMode::Enabled,
+                _ => LocalSessionMode::Disabled, // what most ensembles have
+            },
         };
         // A lot that none of the fixed seeds draws, so that they stay what they were.
         if matches!(rng.below(100), 70..85) {

@@ -16,6 +16,7 @@ use zk_proto::proto::{
 use zk_proto::quorum::PeerState;
 use zk_proto::watch::EventType;
 use zk_proto::{ErrorCode, OpCode, Reader, Record, Request, SessionId, Xid, Zxid};
+use zk_session::LocalSessionMode;
 use zk_testkit::Prng;
 
 use crate::check::client::is_write;
@@ -41,6 +42,9 @@ struct Asked {
     /// For setWatches: which, relative to which zxid, and what came so far.
     again: Option<(Vec<Watch>, Zxid)>,
 }
+
+/// A member, its life, and how often it had begun or ceased to serve.
+type Home = (usize, u32, u64);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
@@ -84,6 +88,8 @@ pub(crate) struct Client {
     pub(crate) refused: Vec<SessionId>,
     versions: BTreeMap<String, i32>,
     server_before: Option<usize>,
+    /// Where its session is, if that is a local one: the member, its process and its role.
+    home: Option<Home>,
 }
 
 impl Client {
@@ -116,6 +122,7 @@ impl Client {
             refused: Vec::new(),
             versions: BTreeMap::new(),
             server_before: None,
+            home: None,
         }
     }
 
@@ -171,7 +178,14 @@ impl Ensemble {
         if self.quiet && self.clients[client].session.is_none() {
             return;
         }
-        let member = self.rng.index(self.members.len());
+        let mut member = self.rng.index(self.members.len());
+        // Elsewhere a local session is lost.
+        if let Some((home, ..)) = self.clients[client].home
+            && self.clients[client].session.is_some()
+            && self.rng.chance(70)
+        {
+            member = home;
+        }
         let Some(connection) = self.connect(client, member) else {
             let delay = 10 * MS + self.within(200 * MS);
             return self.wake(client, delay);
@@ -476,6 +490,19 @@ impl Ensemble {
                 ops.push(create(path));
             }
         }
+        // Only where it makes a difference: other seeds draw what they have always drawn.
+        if self.scenario.local_sessions == LocalSessionMode::Upgrading && self.rng.chance(25) {
+            let path = format!("{parent}/e{}", self.rng.index(3));
+            ops.push(MultiOp::Create {
+                op: OpCode::CREATE,
+                request: CreateRequest {
+                    path,
+                    data: Some(Bytes::new()),
+                    acl: Acl::open().to_vec(),
+                    flags: CreateMode::Ephemeral.flag(),
+                },
+            });
+        }
         Request::Multi(MultiRequest::Write(ops))
     }
 
@@ -506,6 +533,7 @@ impl Ensemble {
     }
 
     fn client_is_greeted(&mut self, client: usize, frame: &Bytes) -> Result<(), Violation> {
+        let now_us = self.now_us();
         let Ok(response) = ConnectResponse::decode(frame) else {
             return fail("C3 a reply can be read", "no connect response");
         };
@@ -530,7 +558,14 @@ impl Ensemble {
             } else {
                 // Without a quorum a server cannot know; and what it knew alone ends with it.
                 if !it.read_only && response.read_only != Some(true) {
-                    it.refused.push(asked);
+                    let home = it.home;
+                    let timeout_ms = it.timeout_ms;
+                    if home.is_some() && home == self.home_of(client) {
+                        self.checks
+                            .sessions
+                            .a_local_session_lives_for_its_timeout(asked, timeout_ms, now_us)?;
+                    }
+                    self.clients[client].refused.push(asked);
                     self.markers.met(Marker::SessionRefused);
                 }
                 self.client_drops(client, true);
@@ -540,6 +575,14 @@ impl Ensemble {
             self.wake(client, delay);
             return Ok(());
         }
+        if asked == SessionId(0) {
+            let local = self.scenario.local_sessions != LocalSessionMode::Disabled;
+            let home = if local { self.home_of(client) } else { None };
+            self.clients[client].home = home;
+        } else if self.clients[client].home.is_some() && !self.checks.sessions.has_begun(asked) {
+            self.markers.met(Marker::LocalSessionTakenUp);
+        }
+        let it = &mut self.clients[client];
         it.timeout_ms = response.timeout_ms;
         if response.read_only == Some(true) && asked != SessionId(0) {
             self.markers.met(Marker::ReadOnlySessionTakenUp);
@@ -556,6 +599,13 @@ impl Ensemble {
         self.client_sets_watches_again(client);
         self.wake(client, 0);
         Ok(())
+    }
+
+    /// Where a client is connected.
+    fn home_of(&self, client: usize) -> Option<Home> {
+        let connection = &self.connections[self.clients[client].connection?];
+        let member = &self.members[connection.member];
+        Some((connection.member, connection.life, member.roles))
     }
 
     fn client_sets_watches_again(&mut self, client: usize) {
@@ -715,6 +765,9 @@ impl Ensemble {
                 self.wake(client, delay);
             }
             _ => {} // nothing follows from it
+        }
+        if header.err == ErrorCode::EPHEMERAL_ON_LOCAL_SESSION {
+            self.markers.met(Marker::EphemeralRefused);
         }
         if !is_write(&asked.request) && zxid < self.checks.commits.last() {
             self.markers.met(Marker::StaleRead);

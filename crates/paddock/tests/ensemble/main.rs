@@ -17,6 +17,7 @@ mod bad_input;
 mod cluster;
 mod faults;
 mod load;
+mod local_sessions;
 mod proxy;
 mod read_only;
 #[path = "../common/small_disk.rs"]

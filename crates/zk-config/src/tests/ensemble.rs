@@ -495,10 +495,6 @@ fn what_is_merely_missing_is_a_warning() {
              observerMasterPort)",
         ),
         (
-            "localSessionsEnabled=true\n",
-            "localSessionsEnabled: no effect yet, it comes with local sessions",
-        ),
-        (
             "portUnification=true\n",
             "portUnification: no effect yet, it comes with TLS and SASL between members",
         ),

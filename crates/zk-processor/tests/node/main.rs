@@ -2,6 +2,7 @@
 
 mod ensemble;
 mod harness;
+mod local;
 mod model;
 mod noise;
 mod properties;

@@ -327,6 +327,8 @@ fn between_members(all: &mut Gathered, context: &Context) {
     all.counter("paddock_requests_forwarded_total", help, &stats.requests_forwarded);
     let help = "Connections closed because their client had gone on to another server.";
     all.counter("paddock_sessions_moved_total", help, &stats.sessions_moved);
+    let help = "Local sessions that became global for an ephemeral znode.";
+    all.counter("paddock_sessions_upgraded_total", help, &stats.sessions_upgraded);
     let help = "Times that this member began to look for a leader.";
     all.push("looking_count", help, Value::Counter(quorum.looked()));
     let times = [
@@ -435,9 +437,9 @@ fn gauges(all: &mut Gathered, context: &Context, standing: Option<&PeerStatus>) 
     all.gauge("fsync_threshold_exceed_count", help, slow);
     let uptime_ms = context.clock.now().mono_ms();
     all.gauge("uptime", "Time since the server started, in ms.", uptime_ms);
-    all.gauge("global_sessions", "Sessions.", sessions);
-    let local = if status.role == ServerRole::ReadOnly { status.sessions } else { 0 };
-    all.gauge("local_sessions", "Sessions that this server alone knows.", local);
+    all.gauge("global_sessions", "Sessions that all servers know.", sessions);
+    let help = "Sessions that only this server knows.";
+    all.gauge("local_sessions", help, status.local_sessions);
     let help = "Share of new connections that are dropped: they are not throttled.";
     all.push("connection_drop_probability", help, Value::FloatGauge(0.0));
 

@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use bytes::{Buf, BytesMut};
 use zk_config::{FourLetterWhitelist, Role};
-use zk_processor::Client;
+use zk_processor::{Client, GlobalSessions, KnownSessions};
 use zk_proto::SessionId;
 use zk_proto::quorum::PeerState;
 use zk_tree::{WatcherId, ZxidDigest};
@@ -427,18 +427,23 @@ fn dump(context: &Context) -> String {
     let node = &context.node;
     let now = context.clock.now();
     let to_wall = |mono_ms: i64| now.wall_ms + (mono_ms - now.mono_ms());
-    let expiry = node.sessions_by_expiry();
-    let sessions: Buckets = expiry
-        .iter()
-        .map(|(at, ids)| (to_wall(*at), ids.iter().map(|id| format!("0x{:x}", id.0)).collect()))
-        .collect();
+    let KnownSessions { local, global } = node.known_sessions();
+    let as_text = |expiry: &BTreeMap<i64, Vec<SessionId>>| -> Buckets {
+        let ids = |ids: &Vec<SessionId>| ids.iter().map(|id| format!("0x{:x}", id.0)).collect();
+        expiry.iter().map(|(at, these)| (to_wall(*at), ids(these))).collect()
+    };
     let ephemerals: Vec<_> = node.read(|db| {
         let tree = &db.tree;
         tree.ephemeral_sessions().map(|id| (id, tree.ephemerals(id).collect())).collect()
     });
     // A connection goes when its session expires, or when none came in time.
+    let led = match &global {
+        GlobalSessions::ByExpiry(expiry) => Some(expiry),
+        GlobalSessions::Timeouts(_) => None,
+    };
+    let expiry = local.iter().chain(led).flatten();
     let due: BTreeMap<SessionId, i64> =
-        expiry.iter().flat_map(|(at, ids)| ids.iter().map(|id| (*id, to_wall(*at)))).collect();
+        expiry.flat_map(|(at, ids)| ids.iter().map(|id| (*id, to_wall(*at)))).collect();
     let sessionless_ms = i64::from(context.config.sessionless_timeout_ms);
     let mut connections_due: BTreeMap<i64, Vec<String>> = BTreeMap::new();
     for connection in connections(context) {
@@ -446,7 +451,12 @@ fn dump(context: &Context) -> String {
         let at = at.copied().unwrap_or(connection.info.established_ms + sessionless_ms);
         connections_due.entry(at).or_default().push(text::dumped_connection(&connection));
     }
-    text::dump(&sessions, &ephemerals, &connections_due.into_iter().collect())
+    let local = local.as_ref().map(as_text);
+    let global = match global {
+        GlobalSessions::ByExpiry(expiry) => text::Global::ByExpiry(as_text(&expiry)),
+        GlobalSessions::Timeouts(timeouts) => text::Global::Timeouts(timeouts),
+    };
+    text::dump(local.as_ref(), &global, &ephemerals, &connections_due.into_iter().collect())
 }
 
 /// `DigestCommand`: digests of the past, at the same zxids on every member. `quor` has the present one.

@@ -125,6 +125,29 @@ fn an_empty_server() {
     );
 }
 
+/// `LeaderSessionTracker.dumpSessions` and `LearnerSessionTracker.dumpSessions`, without and with local
+/// sessions.
+#[test]
+fn sessions_in_a_dump_of_each_role() {
+    let none = Vec::new();
+    let local = vec![(1_700_000_000_000, vec!["0x2".to_owned()])];
+    let leads = text::Global::ByExpiry(Vec::new());
+    let follows = text::Global::Timeouts([(SessionId(0x1f), 4000)].into());
+    let sessions = |local, global| {
+        let text = text::dump(local, global, &[], &none);
+        let (_, text) = text.split_once("SessionTracker dump:\n").unwrap();
+        text.split_once("ephemeral nodes dump:\n").unwrap().0.to_owned()
+    };
+    assert_eq!(sessions(None, &leads), "Session Sets (0)/(0):\n");
+    assert_eq!(sessions(None, &follows), "Global Sessions(1):\n0x1f\t4000ms\n");
+    let both = sessions(Some(&local), &leads);
+    assert!(both.starts_with("Local Session Sets (1)/(1):\n1 expire at "), "{both}");
+    assert!(both.ends_with(":\n\t0x2\nGlobal Session Sets (0)/(0):\n"), "{both}");
+    let both = sessions(Some(&local), &follows);
+    assert!(both.starts_with("Local Session Sets (1)/(1):\n1 expire at "), "{both}");
+    assert!(both.ends_with(":\n\t0x2\nGlobal Sessions(1):\n0x1f\t4000ms\n"), "{both}");
+}
+
 #[test]
 fn sessions_ephemerals_and_watches() {
     let context = context(ALL);

@@ -2,6 +2,7 @@
 //!
 //! Java's classes decide every byte of it; each function names its own.
 
+use std::collections::BTreeMap;
 use std::fmt::{Display, Write};
 use std::net::{IpAddr, SocketAddr};
 
@@ -232,14 +233,38 @@ pub(super) fn envi(entries: &[(&str, String)]) -> String {
 /// What expires when: a moment in ms of the wall clock, and what it is called.
 pub(super) type Buckets = Vec<(i64, Vec<String>)>;
 
+/// Sessions that all servers know.
+pub(super) enum Global {
+    /// A leader's.
+    ByExpiry(Buckets),
+    /// A learner's, with timeouts in ms.
+    Timeouts(BTreeMap<SessionId, i32>),
+}
+
 /// `DumpCommand`: sessions and connections by the moment of their expiry, ephemerals by session.
 pub(super) fn dump(
-    sessions: &Buckets,
+    local: Option<&Buckets>,
+    global: &Global,
     ephemerals: &[(SessionId, Vec<String>)],
     connections: &Buckets,
 ) -> String {
     let mut text = String::from("SessionTracker dump:\n");
-    buckets(&mut text, "Session", sessions);
+    // `LeaderSessionTracker.dumpSessions`, `LearnerSessionTracker.dumpSessions`
+    if let Some(local) = local {
+        buckets(&mut text, "Local Session", local);
+    }
+    match global {
+        Global::ByExpiry(sessions) if local.is_some() => {
+            buckets(&mut text, "Global Session", sessions);
+        }
+        Global::ByExpiry(sessions) => buckets(&mut text, "Session", sessions),
+        Global::Timeouts(sessions) => {
+            line!(text, "Global Sessions({}):", sessions.len());
+            for (session, timeout_ms) in sessions {
+                line!(text, "{}\t{timeout_ms}ms", Hex(session.0));
+            }
+        }
+    }
     line!(text, "ephemeral nodes dump:");
     line!(text, "Sessions with Ephemerals ({}):", ephemerals.len());
     for (session, paths) in ephemerals {
@@ -535,10 +560,11 @@ mod tests {
         let id = |id: i64| SessionId(id);
         let connections = vec![(1_700_000_010_000, vec![dumped_connection(&asking())])];
         let text = dump(
-            &vec![
+            None,
+            &Global::ByExpiry(vec![
                 (1_700_000_000_000, vec!["0x1".into(), "0x2".into()]),
                 (1_700_000_002_000, vec!["0x3".into()]),
-            ],
+            ]),
             &[(id(1), vec!["/a".into(), "/b".into()]), (id(-1), vec!["/c".into()])],
             &connections,
         );

@@ -66,15 +66,14 @@ public final class ServerProcess {
      */
     public static ServerProcess start(Map<String, String> settings, long timeoutMillis) throws IOException, InterruptedException {
         ServerProcess server = launch(settings);
-        latest = server;
         server.awaitServing(timeoutMillis);
         return server;
     }
 
     /**
-     * Starts a server and does not wait for it: a member of an ensemble serves nobody before there are others.
+     * Starts a server, which does not serve clients yet: one of an ensemble waits for the others.
      *
-     * @param settings as for {@link #start}; the folder of a member holds its myid
+     * @param settings the lines of zoo.cfg; {@code dataDir} and {@code clientPort} must be among them
      */
     public static ServerProcess launch(Map<String, String> settings) throws IOException {
         String kind = System.getProperty("conformance.server", "paddock");
@@ -110,6 +109,7 @@ public final class ServerProcess {
         InetSocketAddress address = new InetSocketAddress(host, Integer.parseInt(lines.get("clientPort")));
         ServerProcess server = new ServerProcess(builder.start(), address, log);
         RUNNING.add(server);
+        latest = server;
         return server;
     }
 
@@ -142,7 +142,12 @@ public final class ServerProcess {
         return false;
     }
 
-    private void awaitServing(long timeoutMillis) throws IOException, InterruptedException {
+    /**
+     * Returns once the server serves clients.
+     *
+     * @throws IOException when the process ends or does not serve in time, with the end of its log
+     */
+    public void awaitServing(long timeoutMillis) throws IOException, InterruptedException {
         long end = System.nanoTime() + TimeUnit.MILLISECONDS.toNanos(timeoutMillis);
         while (process.isAlive()) {
             // A server whose whitelist lacks srvr still says so, which proves that it serves as well.
