@@ -483,6 +483,16 @@ fn what_would_be_unsafe_without_is_refused() {
 }
 
 #[test]
+fn local_sessions_are_an_ensembles() {
+    let text = format!("{THREE}localSessionsEnabled=true\nlocalSessionsUpgradingEnabled=true\n");
+    assert_eq!(warnings(&text), Vec::<String>::new());
+    let ensemble = config(&of(&text)).ensemble;
+    assert!(ensemble.local_sessions_enabled && ensemble.local_sessions_upgrading_enabled);
+    let ensemble = config(&of(THREE)).ensemble;
+    assert!(!ensemble.local_sessions_enabled && !ensemble.local_sessions_upgrading_enabled);
+}
+
+#[test]
 fn what_is_merely_missing_is_a_warning() {
     for (lines, message) in [
         (
