@@ -91,6 +91,9 @@ impl StartError {
             Self::Data(storage::RecoveryError::Storage(error)) if error.exit_code() == 3 => {
                 Exit::DataDir
             }
+            Self::Data(storage::RecoveryError::Import(error)) if error.exit_code() == 3 => {
+                Exit::DataDir
+            }
             Self::Data(_) => Exit::Unexpected,
             Self::NoFolder(_) => Exit::DataDir,
             Self::Config(_) => Exit::Invocation,
