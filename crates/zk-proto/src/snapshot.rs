@@ -27,7 +27,6 @@ use zk_jute::{
     put_long, put_string,
 };
 
-use crate::{SessionId, Zxid};
 use crate::acl::{Acl, Id, Perms};
 use crate::data::StatPersisted;
 use crate::persistence::{
@@ -35,6 +34,7 @@ use crate::persistence::{
 };
 use crate::quorum::SNAPSHOT_SIGNATURE;
 use crate::txn::TxnDigest;
+use crate::{SessionId, Zxid};
 
 /// The key that stands for [`Acl::open`] without an entry in the table.
 pub const OPEN_ACL_KEY: i64 = -1;

@@ -160,11 +160,7 @@ pub fn start(config: ServerConfig) -> Result<Running, StartError> {
     let clock = Clock::start();
     let now = clock.now();
     let address = client_address(&config)?;
-    let extended_types = if config.tree.extended_types_enabled {
-        ExtendedTypes::Enabled
-    } else {
-        ExtendedTypes::Disabled
-    };
+    let extended_types = extended_types(&config);
     if !config.data_dir_autocreate {
         let folders = [&config.data_dir, &config.data_log_dir];
         if let Some(missing) = folders.into_iter().find(|folder| !folder.exists()) {
@@ -358,7 +354,15 @@ fn metrics_listener(config: &ServerConfig) -> Result<Option<TcpListener>, StartE
     bind().map(Some).map_err(|source| StartError::Metrics { address: address.to_string(), source })
 }
 
-fn storage_config(config: &ServerConfig) -> StorageConfig {
+pub(crate) fn extended_types(config: &ServerConfig) -> ExtendedTypes {
+    if config.tree.extended_types_enabled {
+        ExtendedTypes::Enabled
+    } else {
+        ExtendedTypes::Disabled
+    }
+}
+
+pub(crate) fn storage_config(config: &ServerConfig) -> StorageConfig {
     let defaults = LogConfig::default();
     let segment_bytes = match config.storage.pre_alloc_size_bytes {
         0 => defaults.segment_bytes,

@@ -8,7 +8,7 @@ use zk_proto::{Epoch, Zxid};
 use crate::error::StorageError;
 
 /// Why a snapshot cannot be used. An older one may do.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{} cannot be used: {reason}", path.display())]
 pub struct SnapshotProblem {
     /// The file.
@@ -66,7 +66,7 @@ pub enum ImportError {
         next: Zxid,
         /// Where that is.
         next_file: PathBuf,
-        /// Newer snapshots that could have bridged the hole.
+        /// Newer snapshots that could have bridged the hole; whoever tried to read them fills it in.
         skipped: Vec<SnapshotProblem>,
     },
     /// A log file is damaged, not just torn at its end.

@@ -85,7 +85,11 @@ impl ApacheFiles {
                 let len = found.note(&path)?;
                 found.snapshots.push(SnapshotFile { path, zxid, len, packing });
             } else if apart && log_name(&name).is_some() {
-                return Err(ImportError::Misplaced { path, folder: "dataDir", right: "dataLogDir" });
+                return Err(ImportError::Misplaced {
+                    path,
+                    folder: "dataDir",
+                    right: "dataLogDir",
+                });
             }
         }
         for (path, name) in list(&log_folder)? {
@@ -93,7 +97,11 @@ impl ApacheFiles {
                 let len = found.note(&path)?;
                 found.logs.push(LogFile { path, first, len });
             } else if apart && snapshot_name(&name).is_some() {
-                return Err(ImportError::Misplaced { path, folder: "dataLogDir", right: "dataDir" });
+                return Err(ImportError::Misplaced {
+                    path,
+                    folder: "dataLogDir",
+                    right: "dataDir",
+                });
             }
         }
         // Of the same zxid the plain one first: nothing can be wrong with its packing.
@@ -182,7 +190,9 @@ mod tests {
         assert_eq!(snapshot_name("snapshot.1f.gz"), Some((Zxid(31), Packing::Gzip)));
         let long = snapshot_name("snapshot.500000001.snappy");
         assert_eq!(long, Some((Zxid(0x5_0000_0001), Packing::Snappy)));
-        for name in ["snapshot", "snapshot.", "snapshot.x", "snapshot.5.tmp", "snapshot.-5", "log.5"] {
+        for name in
+            ["snapshot", "snapshot.", "snapshot.x", "snapshot.5.tmp", "snapshot.-5", "log.5"]
+        {
             assert_eq!(snapshot_name(name), None, "{name}");
         }
         assert_eq!(log_name("log.2a"), Some(Zxid(42)));

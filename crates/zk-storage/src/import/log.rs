@@ -8,10 +8,10 @@ use bytes::{Buf as _, Bytes, BytesMut};
 use zk_proto::Zxid;
 use zk_proto::log_file::{LogDecoder, LogEnd, LogItem};
 
-use super::error::{ImportError, SnapshotProblem};
+use super::FIELD_LEN_MAX;
+use super::error::ImportError;
 use super::files::{ApacheFiles, LogFile};
 use super::snapshot::read_more;
-use super::FIELD_LEN_MAX;
 
 /// Where the zxid stands in an entry: behind the session and the cxid.
 const ZXID_AT: usize = 12;
@@ -47,15 +47,9 @@ pub struct LogFileRead {
 
 impl ApacheFiles {
     /// Reads the transactions above `after`, which come from a snapshot, in `after_file`; without one
-    /// `after` is zero and the log has to begin at the beginning. `skipped` are snapshots that could not
-    /// be read, for the message about a hole.
+    /// `after` is zero and the log has to begin at the beginning.
     #[must_use]
-    pub fn read_log(
-        &self,
-        after: Zxid,
-        after_file: Option<PathBuf>,
-        skipped: Vec<SnapshotProblem>,
-    ) -> ApacheLog {
+    pub fn read_log(&self, after: Zxid, after_file: Option<PathBuf>) -> ApacheLog {
         // The newest that begins at or before the next one; earlier files hold nothing that counts.
         let from = self.logs.iter().rposition(|file| file.first.0 <= after.0 + 1).unwrap_or(0);
         ApacheLog {
@@ -66,7 +60,6 @@ impl ApacheFiles {
             last: after,
             last_file: after_file,
             recent: VecDeque::new(),
-            skipped,
         }
     }
 }
@@ -83,7 +76,6 @@ pub struct ApacheLog {
     last_file: Option<PathBuf>,
     /// Zxids and checksums of what was read last.
     recent: VecDeque<(Zxid, u32)>,
-    skipped: Vec<SnapshotProblem>,
 }
 
 #[derive(Debug)]
@@ -145,7 +137,7 @@ impl ApacheLog {
                     after_file: self.last_file.clone(),
                     next: zxid,
                     next_file: path(),
-                    skipped: std::mem::take(&mut self.skipped),
+                    skipped: Vec::new(),
                 });
             }
             self.last = zxid;
@@ -165,7 +157,14 @@ impl ApacheLog {
         let input = File::open(&path).map_err(ImportError::io("open", &path))?;
         let decoder = LogDecoder::new(FIELD_LEN_MAX);
         self.open = Some(OpenFile { input, decoder, buffer: BytesMut::new() });
-        self.read.push(LogFileRead { path, len, txns: 0, known: 0, end: LogEnd::Clean, rest: false });
+        self.read.push(LogFileRead {
+            path,
+            len,
+            txns: 0,
+            known: 0,
+            end: LogEnd::Clean,
+            rest: false,
+        });
         Ok(true)
     }
 

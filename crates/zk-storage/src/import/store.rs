@@ -12,14 +12,14 @@ use crate::error::StorageError;
 use crate::identity::{self, FolderLock, StoreId};
 use crate::recover::{StorageConfig, folders};
 use crate::state::{StagedState, State};
-use crate::txn_log::{Epochs, Log, Write};
+use crate::txn_log::{Epochs, Log, LogConfig, Write};
 
 /// In both folders while an import goes on: what is in them counts for nothing.
 const MARKER: &str = "importing";
 const LOCK: &str = "lock";
 
 /// So many bytes of transactions are one append, and so one sync.
-const BATCH_BYTES: usize = 4 << 20;
+const BATCH_BYTES: usize = 1 << 20;
 
 /// A store in the making. Dropped unfinished, or after a crash, it counts for nothing.
 ///
@@ -46,13 +46,18 @@ impl Importer {
         let state_lock = identity::lock(&state_folder)?;
         for folder in [&log_folder, &state_folder] {
             if identity::read(folder)?.is_some() {
-                return Err(StorageError::InUse { path: folder.clone(), pid: "unknown".to_owned() });
+                return Err(StorageError::InUse {
+                    path: folder.clone(),
+                    pid: "unknown".to_owned(),
+                });
             }
         }
         for lock in [&log_lock, &state_lock] {
             settle(lock, false)?;
             let left = entries(lock.folder())?;
-            if let Some(path) = left.into_iter().find(|path| path.file_name() != Some(LOCK.as_ref())) {
+            if let Some(path) =
+                left.into_iter().find(|path| path.file_name() != Some(LOCK.as_ref()))
+            {
                 // Somebody's data without the file that says whose.
                 return Err(StorageError::Identity { path });
             }
@@ -62,7 +67,8 @@ impl Importer {
         }
         let random = Path::new("/dev/urandom");
         let store = StoreId::random().map_err(StorageError::io("read", random))?;
-        let log = Log::open(log_lock, store, config.log)?;
+        // Once, and for good: this is no place to spare syncs.
+        let log = Log::open(log_lock, store, LogConfig { force_sync: true, ..config.log })?;
         let state = State::open(state_lock, store, None)?;
         let (batch, batch_bytes) = (Vec::new(), 0);
         Ok(Self { log, state, store, log_folder, state_folder, batch, batch_bytes })
@@ -160,7 +166,9 @@ fn mark(folder: &Path) -> Result<(), StorageError> {
     let path = folder.join(MARKER);
     let written = File::create(&path)
         .and_then(|mut file| {
-            file.write_all(b"Apache ZooKeeper's data is being imported; nothing here counts yet.\n")?;
+            file.write_all(
+                b"Apache ZooKeeper's data is being imported; nothing here counts yet.\n",
+            )?;
             file.sync_all()
         })
         .and_then(|()| sync_folder(folder));

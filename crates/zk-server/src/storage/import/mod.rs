@@ -13,9 +13,11 @@
 //!   server has no such doubts, and its state has everything.
 //! - Every digest that upstream wrote down for what is no mixture any more is compared.
 
-use std::path::PathBuf;
+mod report;
+
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use zk_proto::create_mode::{ExtendedTypes, OwnerKind};
 use zk_proto::snapshot::SnapshotItem;
 use zk_proto::txn::{LoggedTxn, TxnDigest};
 use zk_proto::{Epoch, Zxid};
@@ -26,6 +28,8 @@ use zk_storage::{Epochs, Meta, StagedState, State, StorageConfig, StorageError, 
 use zk_tree::{Database, TreeConfig};
 
 use super::checkpoint::write_item;
+
+pub use report::{Report, check};
 
 /// How often to say how far it is.
 const PROGRESS: Duration = Duration::from_secs(2);
@@ -61,6 +65,8 @@ pub struct Imported {
     pub sessions: usize,
     /// Sessions that own ephemeral znodes and are not known: they expire at once.
     pub unknown_sessions: usize,
+    /// Znodes with a TTL, on a server that does not know of TTLs.
+    pub unknown_ttls: usize,
     /// The epochs.
     pub epochs: Epochs,
     /// What the comparison of digests said.
@@ -102,57 +108,6 @@ impl Digests {
     }
 }
 
-impl Imported {
-    /// What a person should look at, in sentences.
-    #[must_use]
-    pub fn warnings(&self) -> Vec<String> {
-        let mut warnings = Vec::new();
-        for problem in &self.skipped {
-            warnings.push(format!("{problem}; an older snapshot and the logs behind it serve"));
-        }
-        if let Some(Mismatch { zxid, written, computed }) = self.digests.first {
-            warnings.push(format!(
-                "the tree differs from the one that Apache ZooKeeper had: its digest after zxid {zxid} is \
-                 {computed:x}, and {written:x} was written down ({} of {} digests differ); compare with \
-                 another member, or with zkSnapshotComparer.sh, before relying on it",
-                self.digests.differ, self.digests.compared
-            ));
-        }
-        if self.mixed_up_to > self.last {
-            warnings.push(format!(
-                "the snapshot has parts of transactions up to zxid {}, and the logs end with {}: a leader \
-                 has to send the rest",
-                self.mixed_up_to, self.last
-            ));
-        }
-        for log in &self.logs {
-            if log.rest {
-                let path = log.path.display();
-                warnings.push(format!("{path}: something stands behind the end of the log"));
-            }
-        }
-        if self.unknown_sessions > 0 {
-            warnings.push(format!(
-                "{} sessions own ephemeral znodes and are not among the sessions: they expire at once",
-                self.unknown_sessions
-            ));
-        }
-        warnings
-    }
-}
-
-/// Reads everything and keeps nothing.
-///
-/// # Errors
-/// As the start of a server would fail.
-pub fn check(
-    files: &ApacheFiles,
-    tree: TreeConfig,
-    is_member: bool,
-) -> Result<Imported, ImportError> {
-    Import::new(tree, is_member, None).run(files)
-}
-
 /// Makes a store of ours from the files.
 ///
 /// # Errors
@@ -163,9 +118,8 @@ pub(super) fn import(
     tree: TreeConfig,
     is_member: bool,
 ) -> Result<(), ImportError> {
-    let (snapshots, logs) = (files.snapshots.len(), files.logs.len());
     tracing::info!(
-        dir = %config.data_dir.display(), snapshots, logs,
+        dir = %config.data_dir.display(), snapshots = files.snapshots.len(), logs = files.logs.len(),
         "importing the data of Apache ZooKeeper; its files are not changed"
     );
     let begun = Instant::now();
@@ -174,11 +128,8 @@ pub(super) fn import(
     for warning in imported.warnings() {
         tracing::warn!("{warning}");
     }
-    if imported.digests.differ > 0 {
-        tracing::error!(
-            differ = imported.digests.differ, compared = imported.digests.compared,
-            "the imported tree is not the one that Apache ZooKeeper had"
-        );
+    if let Some(mismatch) = imported.mismatch() {
+        tracing::error!("{mismatch}");
     }
     tracing::info!(
         zxid = %imported.last, applied = %imported.applied, znodes = imported.znodes,
@@ -276,13 +227,13 @@ impl Import {
         snapshot_digest(&mut digests, &db);
 
         let snapshot_path = snapshot.as_ref().map(|file| file.path.clone());
-        let mut log = files.read_log(base, snapshot_path, Vec::new());
+        let mut log = files.read_log(base, snapshot_path);
         let snapshot_bytes = snapshot.as_ref().map_or(0, |file| file.len);
         let (mut txns, mut applied) = (0, None);
         loop {
             let next = log.next_txn().map_err(|error| match error {
                 ImportError::Hole { after, after_file, next, next_file, .. } => {
-                    let skipped = skipped.iter().map(problem_again).collect();
+                    let skipped = skipped.clone();
                     ImportError::Hole { after, after_file, next, next_file, skipped }
                 }
                 other => other, // nothing to add to it
@@ -321,8 +272,11 @@ impl Import {
             importer.finish(epochs)?;
         }
         let known = db.tree.sessions();
-        let unknown_sessions =
-            db.tree.ephemeral_sessions().filter(|id| !known.contains_key(id)).count();
+        let (unknown_ttls, unknown_sessions): (Vec<_>, Vec<_>) = db
+            .tree
+            .ephemeral_sessions()
+            .filter(|id| !known.contains_key(id))
+            .partition(|id| matches!(ExtendedTypes::Enabled.kind(id.0), OwnerKind::Ttl(_)));
         Ok(Imported {
             bytes: snapshot_bytes + log.bytes_read(),
             snapshot,
@@ -335,7 +289,8 @@ impl Import {
             znodes: db.tree.node_count(),
             ephemerals: db.tree.ephemerals_count(),
             sessions: known.len(),
-            unknown_sessions,
+            unknown_sessions: unknown_sessions.len(),
+            unknown_ttls: unknown_ttls.iter().map(|id| db.tree.ephemerals(*id).count()).sum(),
             epochs,
             digests,
         })
@@ -457,10 +412,6 @@ impl Import {
             tracing::info!(bytes, znodes, txns, "{what}");
         }
     }
-}
-
-fn problem_again(problem: &SnapshotProblem) -> SnapshotProblem {
-    SnapshotProblem { path: problem.path.clone(), reason: problem.reason.clone() }
 }
 
 fn wall_ms() -> i64 {
