@@ -118,8 +118,8 @@ pub enum Feature {
     Audit,
     /// Serving reads without a quorum.
     ReadOnly,
-    /// Import of data written by Apache ZooKeeper.
-    Import,
+    /// TTL nodes of ZooKeeper 3.5.3, a beta of 2017.
+    Ttl353,
 }
 
 impl Feature {
@@ -138,7 +138,7 @@ impl Feature {
             Self::AdminServer => "the AdminServer",
             Self::Audit => "the audit log",
             Self::ReadOnly => "read-only mode",
-            Self::Import => "the import of ZooKeeper data",
+            Self::Ttl353 => "reading the TTL nodes of ZooKeeper 3.5.3",
         }
     }
 }

@@ -18,7 +18,7 @@ use zk_processor::{Authenticator, ContainerConfig, DigestAlgorithm, Node, NodeCo
 use zk_proto::create_mode::ExtendedTypes;
 use zk_proto::{ServerId, SessionId};
 use zk_session::{SessionConfig, first_id};
-use zk_storage::{LogConfig, StorageConfig};
+use zk_storage::{Before, LogConfig, StorageConfig};
 use zk_tree::TreeConfig;
 use zk_zab::{Members, PeerConfig};
 
@@ -169,6 +169,10 @@ pub fn start(config: ServerConfig) -> Result<Running, StartError> {
     }
     let member = config.member_id().map(quorum::server_id);
     let tree = TreeConfig { extended_types, digest_enabled: config.storage.digest_enabled };
+    if let Ok(Before::Apache(_)) = zk_storage::look(&storage_config(&config)) {
+        // Apache's server may still run, and write: its data would be taken over too early, for good.
+        drop(bind(&config, address)?);
+    }
     let recovered = match member {
         None => storage::recover(&storage_config(&config), tree)?,
         Some(_) => storage::recover_member(&storage_config(&config), tree)?,
@@ -179,8 +183,7 @@ pub fn start(config: ServerConfig) -> Result<Running, StartError> {
         load_ms = recovered.load_us / 1000, replay_ms = recovered.replay_us / 1000, "data loaded"
     );
     // Listening before anything is started: a port that is taken leaves nothing behind.
-    let listener = Listener::bind(address, config.client_port_listen_backlog)
-        .map_err(|source| StartError::Bind { address: address.to_string(), source })?;
+    let listener = bind(&config, address)?;
     let client_address = listener.local_addr()?;
     let metrics = metrics_listener(&config)?;
 
@@ -255,6 +258,11 @@ pub fn start(config: ServerConfig) -> Result<Running, StartError> {
         tracing::info!(address = %client_address, "serving clients");
     }
     Ok(Running { context, client_address, tasks, store, checkpoints, stop_checkpoints })
+}
+
+fn bind(config: &ServerConfig, address: SocketAddr) -> Result<Listener, StartError> {
+    Listener::bind(address, config.client_port_listen_backlog)
+        .map_err(|source| StartError::Bind { address: address.to_string(), source })
 }
 
 /// Starts a server and serves until SIGTERM or SIGINT.

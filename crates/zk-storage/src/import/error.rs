@@ -139,6 +139,15 @@ pub enum ImportError {
         /// The current one.
         current: Epoch,
     },
+    /// Somebody writes to the files while they are read.
+    #[error(
+        "the files of Apache ZooKeeper in {} changed while they were read: its server still runs. Stop it \
+         first", dir.display()
+    )]
+    Changed {
+        /// dataDir.
+        dir: PathBuf,
+    },
     /// Our own store.
     #[error(transparent)]
     Store(#[from] StorageError),
@@ -153,7 +162,7 @@ impl ImportError {
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Io { .. } | Self::Misplaced { .. } => 3,
+            Self::Io { .. } | Self::Misplaced { .. } | Self::Changed { .. } => 3,
             Self::Store(error) => error.exit_code(),
             Self::NoSnapshot(_)
             | Self::Hole { .. }

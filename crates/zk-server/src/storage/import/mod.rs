@@ -124,7 +124,12 @@ pub(super) fn import(
     );
     let begun = Instant::now();
     let importer = Importer::new(config)?;
-    let imported = Import::new(tree, is_member, Some(importer)).run(files)?;
+    let mut import = Import::new(tree, is_member, Some(importer));
+    let imported = import.run(files)?;
+    if ApacheFiles::find(config)?.as_ref() != Some(files) {
+        return Err(ImportError::Changed { dir: config.data_dir.clone() });
+    }
+    import.importer.expect("it was given one").finish(imported.epochs)?;
     for warning in imported.warnings() {
         tracing::warn!("{warning}");
     }
@@ -202,7 +207,8 @@ impl Import {
         Self { tree, is_member, importer, told: Instant::now() }
     }
 
-    fn run(mut self, files: &ApacheFiles) -> Result<Imported, ImportError> {
+    /// Reads and stores everything; that it counts is for the caller to say.
+    fn run(&mut self, files: &ApacheFiles) -> Result<Imported, ImportError> {
         let (snapshot, loaded, skipped) = self.load_newest(files)?;
         let mut digests = Digests::default();
         let (mut db, base, mixed_up_to, snapshot_digest) = match loaded {
@@ -268,9 +274,6 @@ impl Import {
         };
         let last = db.tree.last_zxid();
         let epochs = files.epochs(last, self.is_member)?;
-        if let Some(importer) = self.importer {
-            importer.finish(epochs)?;
-        }
         let known = db.tree.sessions();
         let (unknown_ttls, unknown_sessions): (Vec<_>, Vec<_>) = db
             .tree
