@@ -106,6 +106,11 @@ pub fn look(config: &StorageConfig) -> Result<Before, ImportError> {
 /// See [`StorageError`]: whatever is missing, damaged or somebody else's is named, and left as it is.
 pub fn open(config: &StorageConfig) -> Result<Opened, StorageError> {
     let (log_folder, state_folder) = folders(config);
+    if identity::read(&log_folder)?.is_none() && identity::read(&state_folder)?.is_none() {
+        // Whoever has such data imports it first.
+        refuse_apache_data(&config.data_dir, "snapshot.")?;
+        refuse_apache_data(&config.data_log_dir, "log.")?;
+    }
     let log_lock = identity::lock(&log_folder)?;
     let state_lock = identity::lock(&state_folder)?;
     let identities = (identity::read(&log_folder)?, identity::read(&state_folder)?);
@@ -127,9 +132,6 @@ pub fn open(config: &StorageConfig) -> Result<Opened, StorageError> {
             return Err(StorageError::MissingLog { state: state_folder, log: log_folder });
         }
         (None, None) => {
-            // Whoever has such data imports it first.
-            refuse_apache_data(&config.data_dir, "snapshot.")?;
-            refuse_apache_data(&config.data_log_dir, "log.")?;
             let random = Path::new("/dev/urandom");
             let store = StoreId::random().map_err(StorageError::io("read", random))?;
             // The log first: see above.
