@@ -7,6 +7,7 @@
 //! - Under the names `java`, `zkServer.sh` and `zkCli.sh` it takes the command lines that those take, so
 //!   scripts and test suites that start ZooKeeper start Paddock unmodified ([`shim`]).
 
+mod import;
 mod migrate;
 mod quorum;
 mod server;
@@ -41,6 +42,8 @@ enum Command {
     Cli(Rest),
     /// Check a configuration file: 0 it is fine (perhaps with warnings), 2 it is not.
     CheckConfig(CheckConfigArgs),
+    /// What a server would take over from the data of Apache ZooKeeper.
+    Import(import::ImportArgs),
     /// How an ensemble is doing, seen from any of its servers.
     Quorum(quorum::QuorumArgs),
     /// From Apache ZooKeeper to Paddock, and back: the steps for an operator's own servers.
@@ -97,6 +100,7 @@ fn main() -> ExitCode {
         }),
         Command::Cli(rest) => zk_cli::run(rest.arguments),
         Command::CheckConfig(args) => check_config(&args),
+        Command::Import(args) => import::run(&args),
         Command::Quorum(args) => quorum::run(&args),
         Command::Migrate(args) => migrate::run(&args),
         Command::Bench(rest) => zk_bench::run(rest.arguments),

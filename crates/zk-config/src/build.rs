@@ -71,7 +71,6 @@ pub(crate) fn build(
         audit_enabled: settings.bool("audit.enable"),
         read_only_mode_enabled: settings.bool("readonlymode.enabled"),
         import: ImportConfig {
-            trust_empty_snapshot: settings.bool("snapshot.trust.empty"),
             emulate_353_ttl_nodes: settings.bool("emulate353TTLNodes"),
         },
         initial_config: Secret::new(sources.file.as_ref().map_or("", |file| file.text.as_str())),

@@ -112,8 +112,8 @@ pub enum Feature {
     AdminServer,
     /// The audit log.
     Audit,
-    /// Import of data written by Apache ZooKeeper.
-    Import,
+    /// TTL nodes of ZooKeeper 3.5.3, a beta of 2017.
+    Ttl353,
 }
 
 impl Feature {
@@ -129,7 +129,7 @@ impl Feature {
             Self::Sasl => "SASL authentication",
             Self::AdminServer => "the AdminServer",
             Self::Audit => "the audit log",
-            Self::Import => "the import of ZooKeeper data",
+            Self::Ttl353 => "reading the TTL nodes of ZooKeeper 3.5.3",
         }
     }
 }

@@ -143,7 +143,7 @@ pub const KEYS: &[KeyInfo] = &[
     row("maxWriteQueuePollTime", LONG, "", Property, COMMIT, "Milliseconds to wait for more requests before a sync."),
     row("maxBatchSize", INT, "1000", Property, COMMIT, "Requests after which a sync is due."),
     row("snapshot.compression.method", OneOf(&["", "gz", "snappy"]), "", Property, NoEffect("checkpoints are compressed by the store itself"), "Compression of snapshots."),
-    row("snapshot.trust.empty", Bool, "false", Property, Later(Feature::Import), "Accept transaction logs without a snapshot."),
+    row("snapshot.trust.empty", Bool, "false", Property, NoEffect("logs without a snapshot are imported if they begin with the first transaction, and refused if they do not"), "Accept transaction logs without a snapshot."),
     row("serializeLastProcessedZxid.enabled", Bool, "true", Property, NoEffect("a checkpoint always records the zxid it stands for"), "Write the last zxid into snapshots."),
     row("closeSessionTxn.enabled", Bool, "true", Property, NoEffect("a closeSession transaction always lists the ephemeral nodes it deletes"), "List the deleted nodes in closeSession transactions."),
 
@@ -174,7 +174,7 @@ pub const KEYS: &[KeyInfo] = &[
 
     // The tree.
     row("extendedTypesEnabled", Bool, "false", Property, Honoured, "Allow TTL nodes."),
-    row("emulate353TTLNodes", Bool, "false", Property, Later(Feature::Import), "Read TTL nodes written by ZooKeeper 3.5.3."),
+    row("emulate353TTLNodes", Bool, "false", Property, Later(Feature::Ttl353), "Read TTL nodes written by ZooKeeper 3.5.3."),
     row("enforceQuota", Bool, "false", Property, Honoured, "Refuse what exceeds a hard quota."),
     row("znode.container.checkIntervalMs", at_least(1), "60000", Bare, Honoured, "Milliseconds between searches for dead containers and TTL nodes."),
     row("znode.container.maxPerMinute", at_least(1), "10000", Bare, Honoured, "Containers and TTL nodes deleted in a minute at most."),
