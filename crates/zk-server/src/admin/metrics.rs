@@ -11,7 +11,7 @@ use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use metrics_exporter_prometheus::PrometheusBuilder;
-use zk_processor::{Histogram, ServerRole};
+use zk_processor::Histogram;
 use zk_proto::quorum::PeerState;
 use zk_zab::PeerStatus;
 
