@@ -70,9 +70,7 @@ pub(crate) fn build(
         admin: admin(settings),
         audit_enabled: settings.bool("audit.enable"),
         read_only_mode_enabled: settings.bool("readonlymode.enabled"),
-        import: ImportConfig {
-            emulate_353_ttl_nodes: settings.bool("emulate353TTLNodes"),
-        },
+        import: ImportConfig { emulate_353_ttl_nodes: settings.bool("emulate353TTLNodes") },
         initial_config: Secret::new(sources.file.as_ref().map_or("", |file| file.text.as_str())),
         effective: effective.collect(),
     })
