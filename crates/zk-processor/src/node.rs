@@ -381,8 +381,7 @@ impl Node {
             Role::Leader(leading) => {
                 (writer.sessions.len(), leading.syncs.values().map(VecDeque::len).sum())
             }
-            Role::ReadOnly(_) => (writer.sessions.len(), 0),
-            Role::Learner(_) | Role::Idle => (db.tree.sessions().len(), 0),
+            Role::Learner(_) | Role::ReadOnly(_) | Role::Idle => (db.tree.sessions().len(), 0),
         };
         Status {
             role: self.role(&writer),
@@ -392,7 +391,7 @@ impl Node {
             outstanding: writer.outstanding(),
             sessions,
             local_sessions: match &writer.role {
-                Role::ReadOnly(_) => sessions,
+                Role::ReadOnly(_) => writer.sessions.len(),
                 Role::Leader(_) | Role::Learner(_) | Role::Idle => writer.local.len(),
             },
             outstanding_changes: writer.changes.len(),
@@ -448,12 +447,15 @@ impl Node {
     pub fn known_sessions(&self) -> KnownSessions {
         let writer = self.writer();
         KnownSessions {
-            local: self.makes_local_sessions().then(|| writer.local.by_expiry()),
-            global: match &writer.role {
-                Role::Leader(_) | Role::ReadOnly(_) => {
-                    GlobalSessions::ByExpiry(writer.sessions.by_expiry())
+            local: match &writer.role {
+                Role::ReadOnly(_) => Some(writer.sessions.by_expiry()),
+                Role::Leader(_) | Role::Learner(_) | Role::Idle => {
+                    self.makes_local_sessions().then(|| writer.local.by_expiry())
                 }
-                Role::Learner(_) | Role::Idle => {
+            },
+            global: match &writer.role {
+                Role::Leader(_) => GlobalSessions::ByExpiry(writer.sessions.by_expiry()),
+                Role::Learner(_) | Role::ReadOnly(_) | Role::Idle => {
                     let db = self.db();
                     let sessions = db.tree.sessions().iter();
                     GlobalSessions::Timeouts(sessions.map(|(id, ms)| (*id, *ms)).collect())

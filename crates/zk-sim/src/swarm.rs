@@ -14,9 +14,6 @@ const READ_ONLY_STREAM: u64 = 0x0096_0000_0000_0000;
 /// The same for commits before `UPTODATE`.
 const EARLY_COMMITS_STREAM: u64 = 0x6561_726c_7943_6f6d;
 
-/// The same for local sessions.
-const LOCAL_SESSIONS_STREAM: u64 = 0x6c6f_6361_6c53_6573;
-
 /// A kind of fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Fault {
@@ -208,7 +205,8 @@ impl Scenario {
             read_only: Prng::new(seed ^ READ_ONLY_STREAM).chance(20),
             early_commits: Prng::new(seed ^ EARLY_COMMITS_STREAM).chance(50),
             scripted: false,
-            local_sessions: match Prng::new(seed ^ LOCAL_SESSIONS_STREAM).below(20) {
+            // The same lot as that of the groups: either was the last one, and stays what it was.
+            local_sessions: match rng.clone().below(20) {
                 _ if standalone => LocalSessionMode::Disabled, // it has none
                 0..3 => LocalSessionMode::Upgrading,
                 3 => LocalSessionMode::Enabled,

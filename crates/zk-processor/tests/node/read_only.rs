@@ -152,7 +152,7 @@ fn sessions_are_the_servers_own() {
     let first = begin(&mut ensemble, "r", left);
     let second = begin(&mut ensemble, "s", left);
     assert_ne!(first, second);
-    assert_eq!(ensemble.node(left).status().sessions, 2);
+    assert_eq!(ensemble.node(left).status().local_sessions, 2);
     ok(&mut ensemble, "r", "get /x w");
     // It comes back, before the old connection is gone.
     ensemble.try_connect("again", left, &content(first));
@@ -197,7 +197,7 @@ fn sessions_are_the_servers_own() {
     ensemble.pass(13_000);
     assert_eq!(ensemble.take("r"), [Message::Closed]);
     let status = ensemble.node(left).status();
-    assert_eq!((status.sessions, status.connections), (0, 0));
+    assert_eq!((status.local_sessions, status.connections), (0, 0));
     assert_eq!(ensemble.node(left).read(|db| db.watches.count()), 0);
     assert_eq!(ensemble.node(left).stats().sessions_expired.load(Ordering::Relaxed), 1);
     ensemble.try_connect("r", left, &content(first));
@@ -292,7 +292,7 @@ fn without_local_sessions_there_are_none() {
     for session in [theirs, SessionId(theirs.0 + 1000)] {
         refused(&mut ensemble, "r", left, &content(session), "the session is the ensemble's");
     }
-    assert_eq!(ensemble.node(left).status().sessions, 0);
+    assert_eq!(ensemble.node(left).status().local_sessions, 0);
 }
 
 /// What a leader sent before it was gone is written down meanwhile.
