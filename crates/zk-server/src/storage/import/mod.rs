@@ -15,8 +15,9 @@
 //!
 //! # Caveats
 //!
-//! - Logs older than the snapshot are not taken over: a learner that is further behind gets a snapshot,
-//!   and a leader that truncates below it makes this member fetch one.
+//! - Logs older than the snapshot are not taken over: a learner that is further behind gets a snapshot.
+//! - Upstream's leader writes a snapshot when it is elected, of transactions that may never be committed.
+//!   If another leader truncates below it, the member halts and says so: it is to be started empty.
 //! - Java's server locks nothing. That it still runs is noticed by its client port and by changes of its
 //!   files, not when it is idle and listens elsewhere.
 
