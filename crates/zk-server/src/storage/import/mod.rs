@@ -12,6 +12,14 @@
 //!   not be committed. (Upstream has it all in its tree, and reloads that to truncate.) A standalone
 //!   server has no such doubts, and its state has everything.
 //! - Every digest that upstream wrote down for what is no mixture any more is compared.
+//!
+//! # Caveats
+//!
+//! - Logs older than the snapshot are not taken over: a learner that is further behind gets a snapshot.
+//! - Upstream's leader writes a snapshot when it is elected, of transactions that may never be committed.
+//!   If another leader truncates below it, the member halts and says so: it is to be started empty.
+//! - Java's server locks nothing. That it still runs is noticed by its client port and by changes of its
+//!   files, not when it is idle and listens elsewhere.
 
 mod report;
 
