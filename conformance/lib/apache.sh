@@ -53,7 +53,16 @@ debian_copy_once() {
   for jar in "$rest"/*.jar; do
     [[ "$(basename "$jar")" == zookeeper-* ]] || cp "$jar" "$work/lib"
   done
-  cp "$work"/package/usr/share/java/zookeeper{,-jute}.jar "$work/lib"
+  # Without their manifests: those name the class path of an installed package.
+  python3 - "$work/package/usr/share/java" "$work/lib" <<'PY' || return 1
+import sys, zipfile
+
+for name in ("zookeeper", "zookeeper-jute"):
+    with zipfile.ZipFile(f"{sys.argv[1]}/{name}.jar") as jar, zipfile.ZipFile(f"{sys.argv[2]}/{name}-3.8.0.jar", "w") as copy:
+        for entry in jar.infolist():
+            if entry.filename != "META-INF/MANIFEST.MF":
+                copy.writestr(entry, jar.read(entry))
+PY
   rm -rf "$dir"
   mkdir -p "$(dirname "$dir")"
   mv "$work/lib" "$dir"

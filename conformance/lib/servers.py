@@ -150,11 +150,11 @@ class Server:
             out.writelines(f"{line}\n" for line in self.lines)
 
     def reconfigure(self, kind, data=None):
-        """The next start is of this kind, and on this data folder if one is named: it has an id and nothing else."""
+        """The next start is of this kind, and on this data folder if one is named. A new one has the server's id alone."""
         self.kind = kind
         if data is not None:
-            os.makedirs(data)
-            if os.path.exists(os.path.join(self.data, "myid")):
+            os.makedirs(data, exist_ok=True)
+            if data != self.data and os.path.exists(os.path.join(self.data, "myid")):
                 shutil.copy(os.path.join(self.data, "myid"), data)
             self.data = data
         self.configure()

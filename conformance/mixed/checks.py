@@ -82,8 +82,14 @@ def recorded(member, zxid):
     return None
 
 
+def compared(member, zxid):
+    """A server of Java's says that the digest that came with this transaction is its own one's."""
+    told = f"Digests are matching for Zxid: {zxid:x},"
+    return any(told in line for line in member.log_from(max(0, member.log_size() - 200000)))
+
+
 def digests(ensemble):
-    """(zxid, digest) at which all members agree: one whose digest Apache keeps."""
+    """(zxid, digest) at which all members agree: one whose digest Apache keeps. The leader's came with the transaction."""
     members = ensemble.running
     for _ in range(5):
         with Client(members[0].port) as client:
@@ -103,6 +109,9 @@ def digests(ensemble):
                 continue
         if len(set(found.values())) != 1:
             raise Broken(f"the digests at 0x{zxid:x} differ: {found}")
+        for member in members:
+            if member.is_java:
+                until(f"member {member} has compared the digest of 0x{zxid:x}", lambda: compared(member, zxid), 10)  # noqa: B023
         return zxid, found[str(members[0])]
     raise Broken(f"no digest of the same transaction on all members: {found}")
 
@@ -129,7 +138,7 @@ class Worker:
 
     def __init__(self, load, number):
         self.load, self.number = load, number
-        self.root = f"/load/{number}"
+        self.root = f"{load.root}/{number}"
         self.session = Session(load.ports, 20000, seed=number)
         self.next, self.acked, self.unknown = 0, 0, 0
         self.zxid = 0  # of the last acknowledged one
@@ -160,9 +169,9 @@ class Worker:
             parts = [*(wire.create(each, data) for each in paths), wire.set_data(f"{self.root}/counter", value)]
             return Write("multi", paths, data, wire.multi(*parts))
         if turn == 9:
-            parts = [wire.create(path, data), wire.check(f"{self.root}/counter", -7)]
+            wrong = wire.delete(f"{self.root}/none") if number % 20 == 9 else wire.check(f"{self.root}/counter", 1 << 30)
             self.refused.append(path)
-            return Write("refused", (path,), data, wire.multi(wire.create(path, data), wire.delete(f"{self.root}/none")) if number % 20 == 9 else wire.multi(*parts))
+            return Write("refused", (path,), data, wire.multi(wire.create(path, data), wrong))
         return Write("create", (path,), data, wire.create(path, data))
 
     def settle(self, write, pending):
@@ -270,13 +279,16 @@ class Worker:
 
 
 class Load:
+    count = 0
+
     def __init__(self, ensemble, workers=3):
+        Load.count += 1
+        self.root = f"/load-{Load.count}"
         self.ensemble, self.ports = ensemble, ensemble.ports()
         self.ending, self.paused, self.changed = threading.Event(), threading.Event(), threading.Event()
         self.broken = None
         with Client(ensemble.running[0].port) as client:
-            if client.call(wire.exists("/load")).error:
-                client.call(wire.create("/load")).ok()
+            client.call(wire.create(self.root)).ok()
         self.workers = [Worker(self, number) for number in range(workers)]
 
     def __enter__(self):

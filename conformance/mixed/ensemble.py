@@ -14,6 +14,7 @@ PATIENCE = 90.0
 FLAGS = (
     "-Xmx256m", "-Xms64m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xshare:auto",
     "-Dznode.container.checkIntervalMs=1000", "-Dzookeeper.log.level.LearnerHandler=DEBUG",
+    "-Dzookeeper.log.level.DataTree=DEBUG",
 )  # fmt: skip
 LINES = (
     "tickTime=1000", "initLimit=20", "syncLimit=10", "minSessionTimeout=2000", "maxSessionTimeout=60000",
@@ -117,6 +118,22 @@ def sent(leader, number, mark):
     return found
 
 
+SNAPSHOT = re.compile(r"Reading snapshot \S*/snapshot\.([0-9a-f]+)")
+SNAPSHOT_END = re.compile(r"digest in the snapshot .*zxid as 0x([0-9a-f]+)")
+
+
+def loaded(member, mark):
+    """(first, last) zxid of each snapshot that a server of Java's loaded: while it was taken it was written to, if they differ."""
+    found, first = [], None
+    for line in member.log_from(mark):
+        if match := SNAPSHOT.search(line):
+            first = int(match[1], 16)
+        if (match := SNAPSHOT_END.search(line)) and first is not None:
+            found.append((first, int(match[1], 16)))
+            first = None
+    return found
+
+
 class Mixed:
     """`kinds` are those of the voters 1, 2, 3; `observer` that of number 4, if there is one."""
 
@@ -158,7 +175,7 @@ class Mixed:
         for member in self.members:
             if member.number != leader:
                 member.spawn()
-        return self.led(leader)
+        return self.heal(leader)
 
     def answers(self, member):
         self.alive(member)
@@ -169,7 +186,7 @@ class Mixed:
             tail = "\n".join(member.log_from(max(0, member.log_size() - 3000)))
             raise Broken(f"member {member} ended by itself with status {member.process.returncode}:\n{tail}")
 
-    def led(self, by=None, patience=PATIENCE):
+    def led(self, patience=PATIENCE):
         """The leader, once every member that runs takes part."""
 
         def stands():
@@ -185,13 +202,10 @@ class Mixed:
             return leaders[0] if fine else None
 
         try:
-            leader = until("one leader that all others follow", stands, patience, 0.05)
+            return until("one leader that all others follow", stands, patience, 0.05)
         except Broken as error:
             modes = {str(member): member.mode() for member in self.running}
             raise Broken(f"{error}: {modes}") from None
-        if by is not None and leader.number != by:
-            raise Broken(f"member {leader} leads, not {by}")
-        return leader
 
     def heal(self, by=3):
         """Everybody runs, and this one leads."""

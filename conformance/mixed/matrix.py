@@ -87,10 +87,10 @@ def writes(ensemble, root, count, size=100):
 
 
 def synchronised(ensemble, member, wanted, marks):
-    """The member took part again by this method, as it and the leader say."""
+    """The member took part again by this method, or one of these, as it and the leader say."""
     leader = ensemble.led()
     told = (learnt(member, marks[member]), sent(leader, member.number, marks[leader]))
-    if not told[0] or not told[1] or told[0][-1] != wanted or told[1][-1] != wanted:
+    if not told[0] or not told[1] or told[0][-1] != told[1][-1] or told[0][-1] not in ([wanted] if isinstance(wanted, str) else wanted):
         raise Broken(f"member {member} says that it got {told[0]}, the leader {leader} that it sent {told[1]}: not {wanted}")
 
 
@@ -275,21 +275,25 @@ QUICK_PLACEMENTS = ("paddock-leads-2-java", "java-leads-2-paddock")
 # --- snapshots that Java takes while it is written to ---
 
 
-def churn(client, root, count, size):
-    """A tree of some size, whose nodes then come and go."""
+def grow(client, root, count, size):
+    """A tree whose snapshot takes a while."""
     client.call(wire.create(root)).ok()
     for reply in client.all(wire.create(f"{root}/n{number}", b"f" * size) for number in range(count)):
         reply.ok()
 
 
-def fuzzy(ensemble, root, number, rounds):
-    """Member `number`, of Java's, takes snapshots all the time; it is killed under load and comes back from one of them."""
+def fuzzy(ensemble, number, rounds, emptied):
+    """Member `number`, of Java's, takes snapshots all the time, is killed under load and starts from one of them. Then those
+    that are emptied get everything from the leader while it is written to."""
     member = ensemble[number]
     with Client(ensemble[1].port, 30000) as client:
-        churn(client, root, 3000, 300)
+        grow(client, "/fuzzy", 4000, 300)
     with Load(ensemble) as load:
         load.progress()
-        for _ in range(rounds):
+        snapshots, fuzzy_ones = [], []
+        while len(snapshots) < rounds or not fuzzy_ones:
+            if len(snapshots) > rounds + 6:
+                raise Broken(f"no snapshot that {member} started from was taken while it was written to: {snapshots}")
             mark = member.log_size()
             taken = lambda mark=mark: sum("Snapshotting: 0x" in line for line in member.log_from(mark)) >= 2  # noqa: E731
             until(f"member {member} takes snapshots under load", taken)
@@ -298,16 +302,15 @@ def fuzzy(ensemble, root, number, rounds):
             load.progress()
             mark = member.log_size()
             ensemble.back(member)
-            if not any("Reading snapshot" in line for line in member.log_from(mark)):
-                raise Broken(f"member {member} did not start from a snapshot")
             load.progress()
+            snapshots += loaded(member, mark)[:1] or [None]
+            fuzzy_ones = [each for each in snapshots if each and each[0] < each[1]]
+        say(f"      {len(fuzzy_ones)} of {len(snapshots)} restarts were from fuzzy snapshots: {', '.join(f'{a:x}-{b:x}' for a, b in fuzzy_ones)}")
         load.rest()
         load.verify()
-        # It leads with what it has from its snapshots, and gives it to an empty member while it is written to.
-        ensemble.heal(number) if number == 3 else None
-        for other in ensemble.members:
-            if other.is_java or other.number == number:
-                continue
+        # The member itself leads, if it is the one that does so here.
+        ensemble.heal()
+        for other in (ensemble[number] for number in emptied):
             load.go()
             load.progress()
             other.kill()
@@ -325,44 +328,45 @@ def fuzzy(ensemble, root, number, rounds):
 # --- replacement ---
 
 
-def await_empty_sync(ensemble, member, marks):
-    synchronised(ensemble, member, "SNAP", marks)
-
-
-def replace(ensemble, load, holder, member, kind, in_place, step):
+def replace(ensemble, load, holder, member, kind, data, methods, step):
     leader = ensemble.led()
-    say(f"      {'leader' if member is leader else 'follower'} {member} becomes {kind}{' in place' if in_place else ''}")
+    say(f"      {'leader' if member is leader else 'follower'} {member} becomes {kind}")
     member.stop()
     ensemble.led()
     load.progress(10)
-    member.reconfigure(kind, None if in_place else os.path.join(member.dir, f"data-{step}"))
+    member.reconfigure(kind, data)
     marks = marks_of(ensemble)
     ensemble.back(member)
     load.progress()
     holder.check(member.port, b"%d" % step)
     load.rest()
-    # What was there was taken over, or everything came from the leader.
-    synchronised(ensemble, member, "DIFF" if in_place else "SNAP", marks)
+    synchronised(ensemble, member, methods, marks)
     holder.verify(load.verify())
     load.go()
 
 
-def rolling(ensemble, in_place=False):
-    """Three servers of Java's become three of ours and go back, one at a time, the leader last."""
+def rolling(ensemble, there, back, in_place=False, old_data=False):
+    """Three servers of Java's become three of ours and go back, one at a time, the leader last. A new one is empty, or it starts on
+    the data folder of the other kind (`in_place`), or, on the way back, on the one that it had (`old_data`)."""
     holder = Holder(ensemble)
     with Load(ensemble) as load:
         load.progress()
         step = 0
-        for kind in (OURS, JAVA):
-            for _ in ensemble.voters:
-                left = [member for member in ensemble.voters if member.kind != kind]
+        for kind in (there, back):
+            left = set(ensemble.voters)
+            while left:
                 leader = ensemble.led()
-                member = next((member for member in left if member is not leader), leader)
+                member = min((member for member in left if member is not leader), key=lambda member: member.number, default=leader)
+                left.remove(member)
                 step += 1
-                replace(ensemble, load, holder, member, kind, in_place and kind == OURS, step)
-                if holder.lost:
-                    raise Broken(holder.lost)
-        say(f"      {load.acked} writes acknowledged, {load.unknown} without an answer; the session moved {holder.session.moves} times")
+                data, methods = os.path.join(member.dir, f"data-{step}"), "SNAP"
+                if in_place and step <= 3:
+                    # What was there was taken over: only what came since is sent.
+                    data, methods = None, "DIFF"
+                if old_data and step > 3:
+                    data, methods = os.path.join(member.dir, "data"), ("DIFF", "SNAP")
+                replace(ensemble, load, holder, member, kind, data, methods, step)
+        say(f"      {load.acked} writes acknowledged, {load.unknown} without an answer; the session moved {holder.session.moves - 1} times")
     holder.end(ensemble)
     checks.agree(ensemble)
 
@@ -451,16 +455,19 @@ class Matrix:
         snapshots = {"lines": ("snapCount=300",)}
         self.one(
             "fuzzy-snapshots/java-leads", (OURS, OURS, JAVA),
-            lambda ensemble: fuzzy(ensemble, "/fuzzy", 3, rounds), observer=OURS, **snapshots,
+            lambda ensemble: fuzzy(ensemble, 3, rounds, (1, 4)), observer=OURS, **snapshots,
         )  # fmt: skip
         if not quick or self.args.only:
             self.one(
                 "fuzzy-snapshots/paddock-leads", (JAVA, OURS, OURS),
-                lambda ensemble: fuzzy(ensemble, "/fuzzy", 1, rounds), observer=JAVA, **snapshots,
+                lambda ensemble: fuzzy(ensemble, 1, rounds, (1, 4)), observer=JAVA, **snapshots,
             )  # fmt: skip
-        self.one("rolling-replacement/empty", (JAVA,) * 3, rolling)
+        there, back = self.kinds((OURS, JAVA))
+        self.one("rolling-replacement/empty", (JAVA,) * 3, lambda ensemble: rolling(ensemble, there, back))
+        if not quick or self.args.only:
+            self.one("rolling-replacement/back-to-the-old-data", (JAVA,) * 3, lambda ensemble: rolling(ensemble, there, back, old_data=True))
         if self.args.in_place:
-            self.one("rolling-replacement/in-place", (JAVA,) * 3, lambda ensemble: rolling(ensemble, in_place=True))
+            self.one("rolling-replacement/in-place", (JAVA,) * 3, lambda ensemble: rolling(ensemble, there, back, in_place=True))
 
     def table(self):
         width = max((len(name) for name, *_ in self.rows), default=0)
@@ -482,6 +489,8 @@ def main():
     args = parser.parse_args()
     # Whoever stops the suite has its servers stopped, too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    if args.version == "3.8":
+        wire.CREATE_IN_MULTI = wire.CREATE
     matrix = Matrix(args)
     begun = time.monotonic()
     try:

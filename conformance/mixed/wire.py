@@ -148,8 +148,15 @@ def sync(path="/"):
     return SYNC, text(path)
 
 
+# Servers before 3.8.2 do not know a create2 within a multi (ZOOKEEPER-4026).
+CREATE_IN_MULTI = CREATE2
+
+
 def multi(*requests):
-    parts = b"".join(struct.pack(">i?i", op, False, -1) + body for op, body in requests)
+    def part(op, body):
+        return struct.pack(">i?i", CREATE_IN_MULTI if op == CREATE2 else op, False, -1) + body
+
+    parts = b"".join(part(*request) for request in requests)
     return MULTI, parts + struct.pack(">i?i", -1, True, -1)
 
 
