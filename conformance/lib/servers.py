@@ -188,7 +188,7 @@ class Server:
             command = Apache.command(self.config, self.release, self.flags, self.level)
         else:
             command = [paddock_bin(), "server", self.config]
-            properties = [flag for flag in self.flags if flag.startswith("-D")]
+            properties = [flag for flag in self.flags if flag.startswith("-D") and ".log.level" not in flag]
             if properties:
                 environment["SERVER_JVMFLAGS"] = shlex.join(properties)
         with open(os.path.join(self.dir, "log"), "ab") as log:
