@@ -47,7 +47,8 @@ impl Leader {
         core.append(zxid, txn);
     }
 
-    /// A follower has a proposal on disk. They are acknowledged one by one, in order.
+    /// A follower has a proposal on disk. They are acknowledged one by one, in order. Upstream before
+    /// 3.9.3 also acknowledges what it got before `NEWLEADER`.
     pub(super) fn on_ack(
         &mut self,
         core: &mut Core,
@@ -61,6 +62,9 @@ impl Leader {
         }
         if learner.observer {
             return Ok(Err("an observer acknowledged a proposal"));
+        }
+        if zxid <= learner.acked {
+            return Ok(Ok(()));
         }
         let expected = Zxid(learner.acked.0 + 1);
         if zxid != expected || zxid > self.last_proposed {

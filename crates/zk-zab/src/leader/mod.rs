@@ -73,6 +73,8 @@ struct LearnerLink {
     sync_target: Zxid,
     /// Everything up to here is on its disk.
     acked: Zxid,
+    /// So it said before it acknowledged `NEWLEADER`; it counts from then on.
+    acked_early: Zxid,
     /// What was proposed at some moment and is not acknowledged, and when that was.
     lag: Option<(Zxid, i64)>,
     since_ms: i64,
@@ -213,6 +215,7 @@ impl Leader {
             epoch_acked: false,
             sync_target: Zxid::ZERO,
             acked: Zxid::ZERO,
+            acked_early: Zxid::ZERO,
             lag: None,
             since_ms,
             heard_ms: core.now_ms,

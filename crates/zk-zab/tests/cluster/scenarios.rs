@@ -420,6 +420,29 @@ fn a_snapshot_counts_with_the_epoch_behind_it() {
     assert_eq!(words(&actions), "deliver 0x300000008; 1:ACK 0x400000000; serve");
 }
 
+/// A leader of upstream's under load sends again what its snapshot has: it decided what to send behind the
+/// snapshot before it looked how far that reaches.
+#[test]
+fn what_a_snapshot_has_may_be_sent_again() {
+    let (mut rig, link) = Rig::following(disk(&[z(1, 1), z(1, 2)], 2, 1));
+    rig.packet(link, leader_info(4));
+    rig.step(Input::SnapshotReceived { link, zxid: Zxid(z(3, 7)) });
+    for zxid in [z(3, 6), z(3, 7), z(3, 8)] {
+        rig.packet(link, packet(PacketType::PROPOSAL, zxid, txn(zxid)));
+        rig.packet(link, packet(PacketType::COMMIT, zxid, None));
+    }
+    let actions = rig.packet(link, packet(PacketType::NEW_LEADER, z(4, 0), None));
+    assert_eq!(words(&actions), "switch 0x300000007; 1:ACK 0x400000000");
+    let actions = rig.packet(link, packet(PacketType::UP_TO_DATE, -1, None));
+    assert_eq!(words(&actions), "deliver 0x300000008; 1:ACK 0x400000000; serve");
+    // Behind the snapshot there are no holes.
+    let (mut rig, link) = Rig::following(disk(&[], 0, 1));
+    rig.packet(link, leader_info(4));
+    rig.step(Input::SnapshotReceived { link, zxid: Zxid(z(3, 7)) });
+    let actions = rig.packet(link, packet(PacketType::PROPOSAL, z(3, 9), txn(z(3, 9))));
+    assert!(words(&actions).contains("close"), "{}", words(&actions));
+}
+
 /// A leader that has its history from an interrupted snapshot does not send what is on its disk.
 #[test]
 fn a_leader_with_an_interrupted_snapshot_waits_for_its_own_epoch() {
@@ -510,6 +533,34 @@ fn a_learner_in_synchronization_takes_part() {
     assert_eq!(words(&rig.packet(late, ack(one.0))), "");
     let actions = rig.packet(late, ack(two.0));
     assert!(words(&actions).ends_with(&format!("deliver {two}")), "{}", words(&actions));
+}
+
+/// ZOOKEEPER-4685: learners of upstream's before 3.9.3 acknowledge what they get before `NEWLEADER`, and may do
+/// so before they acknowledge that.
+#[test]
+fn acknowledgements_of_a_synchronization_do_no_harm() {
+    let (mut rig, follower) = Rig::leading();
+    let (one, two, three) = (z(1, 1), z(1, 2), z(1, 3));
+    rig.step(Input::Propose { zxid: Zxid(one), txn: Bytes::from_static(b"1") });
+    rig.packet(follower, ack(one));
+    rig.step(Input::Propose { zxid: Zxid(two), txn: Bytes::from_static(b"2") });
+    let late = rig.accept();
+    rig.packet(late, follower_info(0, 3));
+    // The first is committed, the second is not.
+    rig.packet(late, ack_epoch(0, 0));
+    rig.step(Input::Propose { zxid: Zxid(three), txn: Bytes::from_static(b"3") });
+    assert_eq!(words(&rig.packet(late, ack(one))), "");
+    // It counts with NEWLEADER's, and not before.
+    assert_eq!(words(&rig.packet(late, ack(two))), "");
+    let actions = words(&rig.packet(late, ack(z(1, 0))));
+    assert!(actions.contains(&format!("{}:UPTODATE", late.0)), "{actions}");
+    for zxid in [one, two] {
+        assert!(!words(&rig.packet(late, ack(zxid))).contains("close"));
+    }
+    let actions = words(&rig.packet(late, ack(three)));
+    assert!(actions.ends_with("deliver 0x100000003"), "{actions}");
+    // What was not proposed cannot be on a disk.
+    assert!(words(&rig.packet(late, ack(z(1, 4)))).contains("close"));
 }
 
 /// A member that lost its data may have promised the next epoch to another leader, and not know it.
