@@ -19,7 +19,7 @@ import checks  # noqa: E402
 import asks  # noqa: E402
 import wire  # noqa: E402
 from checks import Holder, Load  # noqa: E402
-from ensemble import Broken, Mixed, learnt, sent, until  # noqa: E402
+from ensemble import Broken, Mixed, learnt, loaded, sent, until  # noqa: E402
 from servers import say  # noqa: E402
 from wire import Client, Expired, Lost, Refused  # noqa: E402
 

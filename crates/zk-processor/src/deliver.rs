@@ -287,7 +287,8 @@ impl Node {
     /// prediction starts over: a wrong prediction is no reason to lose a server that has the data.
     fn compare_digest(&self, writer: &mut Writer, db: &Database, txn: &LoggedTxn) {
         let Some(digest) = txn.digest else { return };
-        let is_comparable = self.config.digest_enabled && digest.version == DIGEST_VERSION;
+        let is_comparable =
+            self.config.digest_enabled && digest.version == DIGEST_VERSION && !writer.is_fuzzy;
         if !is_comparable || digest.tree_digest.cast_unsigned() == db.tree.digest() {
             return;
         }

@@ -183,6 +183,9 @@ pub(crate) struct Writer {
     /// Transactions are encoded here; what has been proposed is split off.
     pub(crate) buffer: BytesMut,
     pub(crate) staged: Vec<Staged>,
+    /// The tree came with a snapshot, and what follows may be in there: upstream sends the tree while it is
+    /// written to. Until the synchronization ends no digest can be compared.
+    pub(crate) is_fuzzy: bool,
     /// To be dropped when no lock is held: they may be large.
     pub(crate) retired: Vec<Database>,
     /// [`Action::Halt`] was given: nothing is applied any more.
@@ -273,6 +276,7 @@ impl Node {
             sessions: SessionTracker::new(config.session),
             changes: OutstandingChanges::new(None),
             in_flight: VecDeque::new(),
+            is_fuzzy: false,
             due: VecDeque::new(),
             clients: HashMap::new(),
             by_session: HashMap::new(),

@@ -289,6 +289,7 @@ impl Node {
         writer.retired.append(&mut dbs);
         let mut db = self.db_mut();
         writer.retired.push(db.replace(new));
+        writer.is_fuzzy = true;
         self.installing.fetch_sub(installing, Ordering::SeqCst);
     }
 
@@ -300,6 +301,7 @@ impl Node {
             std::mem::take(&mut writer.staged).into_iter().partition(|staged| staged.installing);
         writer.staged = kept;
         writer.retired.extend(spare.into_iter().map(|staged: Staged| staged.db));
+        writer.is_fuzzy = false;
         writer.epoch_start = Zxid::new(writer.peer.status().current_epoch, 0);
         let members = writer.peer.members();
         self.db_mut().set_config(&members.to_text(), members.version, now.wall_ms);

@@ -392,6 +392,7 @@ fn peer_config(config: &ServerConfig, id: ServerId) -> PeerConfig {
         commit_log_count: ensemble.commit_log_count as usize,
         snapshot_size_factor: ensemble.snapshot_size_factor,
         force_snapshot_sync: ensemble.force_snapshot_sync,
+        early_commits: false,
         ..PeerConfig::new(id, members)
     }
 }

@@ -494,6 +494,7 @@ impl Ensemble {
             commit_log_count: scenario.commit_log_count,
             snapshot_size_factor: scenario.snapshot_size_factor,
             counter_limit: scenario.counter_limit,
+            early_commits: scenario.early_commits,
             ..PeerConfig::new(self.members[member].id, members)
         }
     }

@@ -122,6 +122,8 @@ fn calm(seed: u64) -> Scenario {
         latency_us: 300,
         spike_permille: 0,
         initialized: true,
+        // Some of the bugs are in what a learner does with them.
+        early_commits: true,
         scripted: true,
         ..Scenario::draw(seed)
     }

@@ -126,6 +126,8 @@ pub struct Scenario {
     pub initialized: bool,
     /// How owner fields are read.
     pub extended_types: ExtendedTypes,
+    /// Leaders send followers commits before `UPTODATE`, as upstream's do.
+    pub early_commits: bool,
     /// Nothing happens by itself: members start, and faults happen, as a script says.
     pub scripted: bool,
 }
@@ -183,6 +185,7 @@ impl Scenario {
             timeout_max_ms: i32::try_from(tick_ms * 20).unwrap_or(i32::MAX),
             initialized: rng.chance(50),
             extended_types: ExtendedTypes::Disabled,
+            early_commits: rng.chance(50),
             scripted: false,
         }
     }

@@ -58,6 +58,10 @@ pub struct PeerConfig {
     /// The last counter of an epoch: a leader that has used it steps down, so that a new epoch begins
     /// (ZOOKEEPER-1277). Everything but a simulation leaves it at the most that there is.
     pub counter_limit: u32,
+    /// Whether a leader sends a follower what is committed between `NEWLEADER` and `UPTODATE`, as upstream's
+    /// do. Upstream's followers before 3.9.3 leave when such a `COMMIT` comes (ZOOKEEPER-4394), and under load
+    /// one always does: a server keeps it until `UPTODATE` is sent.
+    pub early_commits: bool,
     /// Whether learners that are in no configuration may join (they do before a reconfiguration).
     pub accept_unknown_learners: bool,
 }
@@ -81,6 +85,7 @@ impl PeerConfig {
             snapshot_size_factor: 0.33,
             force_snapshot_sync: false,
             counter_limit: u32::MAX,
+            early_commits: true,
             accept_unknown_learners: false,
         }
     }

@@ -91,8 +91,13 @@ impl Leader {
             if own + acks <= majority && !(self.standalone && own == 1) {
                 break;
             }
-            for learner in &self.links {
+            let early = core.config.early_commits;
+            for learner in &mut self.links {
                 if !learner.takes_part() {
+                    continue;
+                }
+                if !early && !learner.observer && learner.state != LinkState::UpToDate {
+                    learner.held_commits.push(zxid);
                     continue;
                 }
                 let packet = if learner.observer {

@@ -75,6 +75,9 @@ struct LearnerLink {
     acked: Zxid,
     /// So it said before it acknowledged `NEWLEADER`; it counts from then on.
     acked_early: Zxid,
+    /// What was committed since `NEWLEADER`, until `UPTODATE` is sent: see
+    /// [`crate::PeerConfig::early_commits`].
+    held_commits: Vec<Zxid>,
     /// What was proposed at some moment and is not acknowledged, and when that was.
     lag: Option<(Zxid, i64)>,
     since_ms: i64,
@@ -216,6 +219,7 @@ impl Leader {
             sync_target: Zxid::ZERO,
             acked: Zxid::ZERO,
             acked_early: Zxid::ZERO,
+            held_commits: Vec::new(),
             lag: None,
             since_ms,
             heard_ms: core.now_ms,

@@ -124,6 +124,10 @@ impl Leader {
         learner.lag = None;
         info!(learner = %learner.id, link = learner.link.0, "UPTODATE");
         let link = learner.link;
+        let held = std::mem::take(&mut learner.held_commits);
         core.send(link, up_to_date());
+        for zxid in held {
+            core.send(link, bare(PacketType::COMMIT, zxid));
+        }
     }
 }

@@ -535,6 +535,40 @@ fn a_learner_in_synchronization_takes_part() {
     assert!(words(&actions).ends_with(&format!("deliver {two}")), "{}", words(&actions));
 }
 
+/// ZOOKEEPER-4394: followers of upstream's before 3.9.3 leave when a commit comes between `NEWLEADER` and `UPTODATE`.
+#[test]
+fn a_follower_gets_no_commit_before_it_is_up_to_date() {
+    let (mut rig, follower) = Rig::leading_with(|config| config.early_commits = false);
+    let (one, two, three) = (z(1, 1), z(1, 2), z(1, 3));
+    rig.step(Input::Propose { zxid: Zxid(one), txn: Bytes::from_static(b"1") });
+    rig.packet(follower, ack(one));
+    rig.step(Input::Propose { zxid: Zxid(two), txn: Bytes::from_static(b"2") });
+    let late = rig.accept();
+    let of_late = |words: &str| {
+        let words = words.split("; ").map(|word| format!("{}:{word}", late.0));
+        words.collect::<Vec<String>>().join("; ")
+    };
+    rig.packet(late, follower_info(0, 3));
+    let actions = words(&rig.packet(late, ack_epoch(0, 0)));
+    let (committed, proposed) = ("0x100000001", "0x100000002");
+    let expected = format!(
+        "DIFF {committed}; PROPOSAL {committed}; COMMIT {committed}; PROPOSAL {proposed}; NEWLEADER 0x100000000"
+    );
+    assert_eq!(actions, of_late(&expected));
+    let actions = words(&rig.packet(follower, ack(two)));
+    assert_eq!(actions, format!("{}:COMMIT {proposed}; deliver {proposed}", follower.0));
+    // What is proposed it may have already, and must not cut off: it gets it at once.
+    let actions = rig.step(Input::Propose { zxid: Zxid(three), txn: Bytes::from_static(b"3") });
+    assert!(words(&actions).ends_with(&of_late("PROPOSAL 0x100000003")), "{}", words(&actions));
+    let actions = words(&rig.packet(late, ack(z(1, 0))));
+    let (up_to_date, commits) = actions.split_once("; ").expect("several");
+    assert!(up_to_date.starts_with(&of_late("UPTODATE")), "{up_to_date}");
+    assert_eq!(commits, of_late(&format!("COMMIT {proposed}")));
+    rig.packet(late, ack(two));
+    let actions = words(&rig.packet(late, ack(three)));
+    assert!(actions.contains(&of_late("COMMIT 0x100000003")), "{actions}");
+}
+
 /// ZOOKEEPER-4685: learners of upstream's before 3.9.3 acknowledge what they get before `NEWLEADER`, and may do
 /// so before they acknowledge that.
 #[test]
