@@ -243,7 +243,20 @@ class Server:
         return self.process is not None and self.process.poll() is None
 
     def suspend(self):
+        """Returns when each of its threads has stopped: on a busy machine that is not at once."""
         self.process.send_signal(signal.SIGSTOP)
+        tasks = f"/proc/{self.pid}/task"
+        while True:
+            states = []
+            for task in os.listdir(tasks):
+                try:
+                    with open(f"{tasks}/{task}/stat", encoding="utf-8", errors="replace") as stat:
+                        states.append(stat.read().rpartition(") ")[2][0])
+                except FileNotFoundError:
+                    pass  # a thread that has ended
+            if all(state in "TtZX" for state in states):
+                return
+            time.sleep(0.001)
 
     def resume(self):
         self.process.send_signal(signal.SIGCONT)
