@@ -59,13 +59,20 @@ def through(ensemble, member, root):
         expect("deleting", error(wire.delete(names[0], 0)), wire.OK)
 
         made = [wire.create(f"{root}/m{number}", b"m") for number in range(3)]
-        reply = client.call(
-            wire.multi(*made, wire.create(f"{root}/m0/e", b"", wire.EPHEMERAL), wire.check(f"{root}/m0", 0), wire.set_data(f"{root}/m1", b"n", 0), wire.delete(f"{root}/m2"))
+        others = (
+            wire.create(f"{root}/m0/e", b"", wire.EPHEMERAL),
+            wire.check(f"{root}/m0", 0),
+            wire.set_data(f"{root}/m1", b"n", 0),
+            wire.delete(f"{root}/m2"),
         )
+        reply = client.call(wire.multi(*made, *others))
         expect("a multi", (reply.error, reply.results()), (0, [0] * 7))
         expect("zxid of what a multi made", client.call(wire.exists(f"{root}/m0")).stat().czxid, reply.zxid)
         refused = [
-            ((wire.create(f"{root}/x"), wire.check(f"{root}/m0", 7), wire.create(f"{root}/y")), [0, wire.BAD_VERSION, wire.RUNTIME_INCONSISTENCY]),
+            (
+                (wire.create(f"{root}/x"), wire.check(f"{root}/m0", 7), wire.create(f"{root}/y")),
+                [0, wire.BAD_VERSION, wire.RUNTIME_INCONSISTENCY],
+            ),
             ((wire.delete(f"{root}/none"), wire.create(f"{root}/x")), [wire.NO_NODE, wire.RUNTIME_INCONSISTENCY]),
             ((wire.set_data(f"{root}/m1", b"lost"), wire.create(f"{root}/m1")), [0, wire.NODE_EXISTS]),
             ((wire.check(f"{root}/none", 0),), [wire.NO_NODE]),
@@ -116,7 +123,8 @@ def through(ensemble, member, root):
     for other in ensemble.members:
         with reader_of(other) as reader:
             for path in ("e", f"es-{4:010d}", "m0/e"):
-                expect(f"an ephemeral of a closed session at {other}", reader.call(wire.exists(f"{root}/{path}")).error, wire.NO_NODE)
+                error = reader.call(wire.exists(f"{root}/{path}")).error
+                expect(f"an ephemeral of a closed session at {other}", error, wire.NO_NODE)
 
 
 def synced_reads(ensemble, member, root, rounds=40):
@@ -246,9 +254,9 @@ def watches_over_failover(ensemble, first, second, root):
         last = session.last_zxid
         client = session.go_to(second.port)
         client.call(wire.sync()).ok()
-        client.set_watches(
-            last, data=[f"{root}/data", f"{root}/gone", f"{root}/quiet"], missing=[f"{root}/missing", f"{root}/later"], child=[f"{root}/parent"]
-        ).wait().ok()
+        data = [f"{root}/{name}" for name in ("data", "gone", "quiet")]
+        missing = [f"{root}/{name}" for name in ("missing", "later")]
+        client.set_watches(last, data, missing, child=[f"{root}/parent"]).wait().ok()
         for event in (
             (wire.CHANGED, f"{root}/data"),
             (wire.DELETED, f"{root}/gone"),

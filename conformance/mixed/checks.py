@@ -70,7 +70,11 @@ def dumps(ensemble):
 
 def mismatches(ensemble):
     """Digests that a member found not to be the leader's."""
-    return {str(member): int(member.metrics()["digest_mismatches_count"]) for member in ensemble.running}
+    return {str(member): mismatched(member) - member.excused for member in ensemble.running}
+
+
+def mismatched(member):
+    return int(member.metrics()["digest_mismatches_count"])
 
 
 def recorded(member, zxid):

@@ -46,11 +46,16 @@ class Member(Server):
     def __init__(self, number, kind, folder, lines, release, flags, observer):
         super().__init__(kind, folder, lines, release=release, flags=flags, level="INFO")
         self.number, self.observer = number, observer
+        self.excused = 0  # digests that did not match, and need not have
         with open(os.path.join(self.data, "myid"), "w", encoding="ascii") as out:
             out.write(f"{number}\n")
 
     def __str__(self):
         return f"{self.number} ({self.kind}{', observer' if self.observer else ''})"
+
+    def spawn(self):
+        self.excused = 0
+        super().spawn()
 
     @property
     def is_java(self):

@@ -91,7 +91,10 @@ def synchronised(ensemble, member, wanted, marks):
     leader = ensemble.led()
     told = (learnt(member, marks[member]), sent(leader, member.number, marks[leader]))
     if not told[0] or not told[1] or told[0][-1] != told[1][-1] or told[0][-1] not in ([wanted] if isinstance(wanted, str) else wanted):
-        raise Broken(f"member {member} says that it got {told[0]}, the leader {leader} that it sent {told[1]}: not {wanted}")
+        raise Broken(f"member {member} says that it got {told[0]}, leader {leader} that it sent {told[1]}: not {wanted}")
+    if told[0][-1] == "SNAP" and member.is_java and leader.is_java:
+        # Among themselves Java's servers count those of transactions that the snapshot had already, under load.
+        member.excused = checks.mismatched(member)
 
 
 def marks_of(ensemble):
@@ -319,7 +322,8 @@ def fuzzy(ensemble, number, rounds, emptied):
             load.progress()
             snapshots += loaded(member, mark)[:1] or [None]
             fuzzy_ones = [each for each in snapshots if each and each[0] < each[1]]
-        say(f"      {len(fuzzy_ones)} of {len(snapshots)} restarts were from fuzzy snapshots: {', '.join(f'{a:x}-{b:x}' for a, b in fuzzy_ones)}")
+        told = ", ".join(f"{first:x}-{last:x}" for first, last in fuzzy_ones)
+        say(f"      {len(fuzzy_ones)} of {len(snapshots)} restarts were from fuzzy snapshots: {told}")
         load.rest()
         load.verify()
         # The member itself leads, if it is the one that does so here.
@@ -380,7 +384,8 @@ def rolling(ensemble, there, back, in_place=False, old_data=False):
                 if old_data and step > 3:
                     data, methods = os.path.join(member.dir, "data"), ("DIFF", "SNAP")
                 replace(ensemble, load, holder, member, kind, data, methods, step)
-        say(f"      {load.acked} writes acknowledged, {load.unknown} without an answer; the session moved {holder.session.moves - 1} times")
+        moves = holder.session.moves - 1
+        say(f"      {load.acked} writes acknowledged, {load.unknown} without an answer; the session moved {moves} times")
     holder.end(ensemble)
     checks.agree(ensemble)
 
@@ -479,7 +484,10 @@ class Matrix:
         there, back = self.kinds((OURS, JAVA))
         self.one("rolling-replacement/empty", (JAVA,) * 3, lambda ensemble: rolling(ensemble, there, back))
         if not quick or self.args.only:
-            self.one("rolling-replacement/back-to-the-old-data", (JAVA,) * 3, lambda ensemble: rolling(ensemble, there, back, old_data=True))
+            self.one(
+                "rolling-replacement/back-to-the-old-data", (JAVA,) * 3,
+                lambda ensemble: rolling(ensemble, there, back, old_data=True),
+            )  # fmt: skip
         if self.args.in_place:
             self.one("rolling-replacement/in-place", (JAVA,) * 3, lambda ensemble: rolling(ensemble, there, back, in_place=True))
 
