@@ -16,6 +16,7 @@ FILES = {
     "quorum": ["quorum"],
     "election": ["election"],
     "snapshot": ["snapshot"],
+    "log_file": ["../../zk-server/testdata/plain"],
 }
 
 

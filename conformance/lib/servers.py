@@ -5,13 +5,18 @@ A server is started from a configuration of its own in a folder of its own, and 
     Server(kind, folder, lines)      kind is `paddock` or `apache`; extra lines of zoo.cfg
     Ensemble(kind, folder, lines)    three of them; `leader()`, `kill`, `spawn`, `await_reply`
 
-Apache's class path comes from lib.sh (Maven, cached). Environment: PADDOCK_BIN, PADDOCK_CACHE, APACHE_JVMFLAGS (none: the
-JVM's defaults).
+A server's `release` is Apache's (3.9.5 unless said), `flags` are -D properties and options of the JVM. What both take from a
+Server that runs: `words`, `metrics`, `zxid`, `suspend`, `resume`; of one that does not: `wipe`, `reconfigure`.
+
+Apache's class path comes from lib.sh (Maven, cached; 3.8 from Debian's package). Environment: PADDOCK_BIN, PADDOCK_CACHE,
+APACHE_JVMFLAGS (none: the JVM's defaults).
 """
 
 import os
 import random
 import shlex
+import shutil
+import signal
 import socket
 import struct
 import subprocess
@@ -36,20 +41,23 @@ def paddock_bin():
 
 
 class Apache:
-    """Where Apache's jars and its java are; asks conformance/lib once."""
+    """Where a release's jars and its java are; asks conformance/lib once for each."""
 
-    found = None
+    found: dict = {}
 
     @classmethod
-    def command(cls, config):
-        if cls.found is None:
+    def command(cls, config, release=None, flags=(), level="WARN"):
+        if release not in cls.found:
             script = '. "$1/lib.sh" && . "$1/apache.sh" && apache_fetch >&2 && printf "%s\\n" "$APACHE_JAVA" && apache_classpath'
-            out = subprocess.run(["bash", "-c", script, "servers", LIB], stdout=subprocess.PIPE, text=True, check=True).stdout
-            cls.found = out.splitlines()
-        java, class_path = cls.found
-        flags = shlex.split(os.environ.get("APACHE_JVMFLAGS", ""))
+            environment = {**os.environ, **({"APACHE_VERSION": release} if release else {})}
+            out = subprocess.run(
+                ["bash", "-c", script, "servers", LIB], stdout=subprocess.PIPE, text=True, check=True, env=environment
+            ).stdout
+            cls.found[release] = out.splitlines()
+        java, class_path = cls.found[release]
+        flags = [*shlex.split(os.environ.get("APACHE_JVMFLAGS", "")), *flags]
         main = "org.apache.zookeeper.server.quorum.QuorumPeerMain"
-        return [java, *flags, "-Dzookeeper.log.level=WARN", "-cp", class_path, main, config]
+        return [java, *flags, f"-Dzookeeper.log.level={level}", "-cp", class_path, main, config]
 
 
 # --- a client of a few lines, to see when a server serves ---
@@ -123,17 +131,42 @@ def free_port():
 
 
 class Server:
-    def __init__(self, kind, directory, lines=("tickTime=2000",)):
+    def __init__(self, kind, directory, lines=("tickTime=2000",), release=None, flags=(), level="WARN"):
         self.kind, self.dir, self.process = kind, directory, None
-        os.makedirs(os.path.join(directory, "data"))
+        self.release, self.flags, self.level = release, tuple(flags), level
+        self.data = os.path.join(directory, "data")
+        self.lines = tuple(lines)
+        os.makedirs(self.data)
         self.port = free_port()
         self.config = os.path.join(directory, "zoo.cfg")
+        self.configure()
+
+    def configure(self):
         with open(self.config, "w", encoding="utf-8") as out:
             out.write(
-                f"dataDir={directory}/data\nclientPort={self.port}\nclientPortAddress=127.0.0.1\n"
+                f"dataDir={self.data}\nclientPort={self.port}\nclientPortAddress=127.0.0.1\n"
                 "maxClientCnxns=0\nadmin.enableServer=false\n4lw.commands.whitelist=*\n"
             )
-            out.writelines(f"{line}\n" for line in lines)
+            out.writelines(f"{line}\n" for line in self.lines)
+
+    def reconfigure(self, kind, data=None):
+        """The next start is of this kind, and on this data folder if one is named. A new one has the server's id alone."""
+        self.kind = kind
+        if data is not None:
+            os.makedirs(data, exist_ok=True)
+            if data != self.data and os.path.exists(os.path.join(self.data, "myid")):
+                shutil.copy(os.path.join(self.data, "myid"), data)
+            self.data = data
+        self.configure()
+
+    def wipe(self):
+        """As a new disk would be; the server's id stays."""
+        for name in os.listdir(self.data):
+            path = os.path.join(self.data, name)
+            if os.path.isdir(path):
+                shutil.rmtree(path)
+            elif name != "myid":
+                os.remove(path)
 
     @property
     def address(self):
@@ -150,9 +183,16 @@ class Server:
         return self.await_reply(path, started)
 
     def spawn(self):
-        command = Apache.command(self.config) if self.kind == "apache" else [paddock_bin(), "server", self.config]
+        environment = dict(os.environ)
+        if self.kind == "apache":
+            command = Apache.command(self.config, self.release, self.flags, self.level)
+        else:
+            command = [paddock_bin(), "server", self.config]
+            properties = [flag for flag in self.flags if flag.startswith("-D") and ".log.level" not in flag]
+            if properties:
+                environment["SERVER_JVMFLAGS"] = shlex.join(properties)
         with open(os.path.join(self.dir, "log"), "ab") as log:
-            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment)
 
     def await_reply(self, path, started):
         while True:
@@ -198,13 +238,52 @@ class Server:
         self.process.kill()
         self.process.wait()
 
-    def srvr(self):
+    @property
+    def is_running(self):
+        return self.process is not None and self.process.poll() is None
+
+    def suspend(self):
+        """Returns when each of its threads has stopped: on a busy machine that is not at once."""
+        self.process.send_signal(signal.SIGSTOP)
+        tasks = f"/proc/{self.pid}/task"
+        while True:
+            states = []
+            for task in os.listdir(tasks):
+                try:
+                    with open(f"{tasks}/{task}/stat", encoding="utf-8", errors="replace") as stat:
+                        states.append(stat.read().rpartition(") ")[2][0])
+                except FileNotFoundError:
+                    pass  # a thread that has ended
+            if all(state in "TtZX" for state in states):
+                return
+            time.sleep(0.001)
+
+    def resume(self):
+        self.process.send_signal(signal.SIGCONT)
+
+    def words(self, word):
+        """The answer to a four-letter word; OSError while there is none."""
         with socket.create_connection(("127.0.0.1", self.port), 5) as sock:
-            sock.sendall(b"srvr")
+            sock.sendall(word.encode())
             answer = b""
-            while part := sock.recv(4096):
+            while part := sock.recv(65536):
                 answer += part
-        return answer.decode(errors="replace").splitlines()
+        return answer.decode(errors="replace")
+
+    def srvr(self):
+        return self.words("srvr").splitlines()
+
+    def metrics(self):
+        """What `mntr` says, by name without `zk_`."""
+        lines = (line.split("\t", 1) for line in self.words("mntr").splitlines() if "\t" in line)
+        return {name.removeprefix("zk_"): value for name, value in lines}
+
+    def zxid(self):
+        """The last transaction that it has applied; None while it does not serve."""
+        try:
+            return next((int(line[6:], 16) for line in self.srvr() if line.startswith("Zxid: ")), None)
+        except OSError:
+            return None
 
     def version(self):
         return self.srvr()[0]

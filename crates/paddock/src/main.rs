@@ -7,9 +7,12 @@
 //! - Under the names `java`, `zkServer.sh` and `zkCli.sh` it takes the command lines that those take, so
 //!   scripts and test suites that start ZooKeeper start Paddock unmodified ([`shim`]).
 
+mod import;
+mod migrate;
 mod quorum;
 mod server;
 mod shim;
+mod table;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -39,8 +42,12 @@ enum Command {
     Cli(Rest),
     /// Check a configuration file: 0 it is fine (perhaps with warnings), 2 it is not.
     CheckConfig(CheckConfigArgs),
+    /// What a server would take over from the data of Apache ZooKeeper.
+    Import(import::ImportArgs),
     /// How an ensemble is doing, seen from any of its servers.
     Quorum(quorum::QuorumArgs),
+    /// From Apache ZooKeeper to Paddock, and back: the steps for an operator's own servers.
+    Migrate(migrate::MigrateArgs),
     /// Put load on a server; `paddock bench --help` lists the workloads.
     #[command(disable_help_flag = true)]
     Bench(Rest),
@@ -93,7 +100,9 @@ fn main() -> ExitCode {
         }),
         Command::Cli(rest) => zk_cli::run(rest.arguments),
         Command::CheckConfig(args) => check_config(&args),
+        Command::Import(args) => import::run(&args),
         Command::Quorum(args) => quorum::run(&args),
+        Command::Migrate(args) => migrate::run(&args),
         Command::Bench(rest) => zk_bench::run(rest.arguments),
     }
 }

@@ -39,6 +39,7 @@ pub use error::{ConnectError, ZkError, code_message};
 pub use event::{EventKind, KeeperState, State, WatchedEvent};
 pub use four_letter::four_letter_word;
 pub use hosts::{ConnectString, ConnectStringError};
+pub use zk_proto::ErrorCode;
 
 #[cfg(test)]
 mod tests;

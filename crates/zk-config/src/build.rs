@@ -70,10 +70,7 @@ pub(crate) fn build(
         admin: admin(settings),
         audit_enabled: settings.bool("audit.enable"),
         read_only_mode_enabled: settings.bool("readonlymode.enabled"),
-        import: ImportConfig {
-            trust_empty_snapshot: settings.bool("snapshot.trust.empty"),
-            emulate_353_ttl_nodes: settings.bool("emulate353TTLNodes"),
-        },
+        import: ImportConfig { emulate_353_ttl_nodes: settings.bool("emulate353TTLNodes") },
         initial_config: Secret::new(sources.file.as_ref().map_or("", |file| file.text.as_str())),
         effective: effective.collect(),
     })
@@ -766,6 +763,12 @@ impl Builder<'_> {
                 "fastleader.minNotificationInterval",
                 format!("{min} ms exceeds fastleader.maxNotificationInterval, {max} ms"),
             );
+        }
+        const READ_ONLY: &str = "readonlymode.enabled";
+        if self.settings.bool(READ_ONLY) && !ensemble.local_sessions_enabled {
+            let message =
+                "without localSessionsEnabled=true no client gets a session in read-only mode";
+            self.warning(READ_ONLY, message);
         }
         if !ensemble.db_autocreate {
             self.warning(

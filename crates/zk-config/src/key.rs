@@ -100,8 +100,6 @@ pub enum Feature {
     Reconfiguration,
     /// Followers that feed observers.
     ObserverMasters,
-    /// Sessions that only one member knows.
-    LocalSessions,
     /// Several addresses for a member.
     MultiAddress,
     /// An oracle that decides between two members.
@@ -114,10 +112,8 @@ pub enum Feature {
     AdminServer,
     /// The audit log.
     Audit,
-    /// Serving reads without a quorum.
-    ReadOnly,
-    /// Import of data written by Apache ZooKeeper.
-    Import,
+    /// TTL nodes of ZooKeeper 3.5.3, a beta of 2017.
+    Ttl353,
 }
 
 impl Feature {
@@ -127,15 +123,13 @@ impl Feature {
             Self::QuorumSecurity => "TLS and SASL between members",
             Self::Reconfiguration => "dynamic reconfiguration",
             Self::ObserverMasters => "observer masters",
-            Self::LocalSessions => "local sessions",
             Self::MultiAddress => "members with several addresses",
             Self::Oracle => "the oracle for two members",
             Self::Tls => "TLS",
             Self::Sasl => "SASL authentication",
             Self::AdminServer => "the AdminServer",
             Self::Audit => "the audit log",
-            Self::ReadOnly => "read-only mode",
-            Self::Import => "the import of ZooKeeper data",
+            Self::Ttl353 => "reading the TTL nodes of ZooKeeper 3.5.3",
         }
     }
 }

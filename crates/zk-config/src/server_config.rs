@@ -413,8 +413,6 @@ pub struct AdminConfig {
 /// What the importer of ZooKeeper data accepts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImportConfig {
-    /// Transaction logs without a snapshot.
-    pub trust_empty_snapshot: bool,
     /// TTL nodes as ZooKeeper 3.5.3 wrote them.
     pub emulate_353_ttl_nodes: bool,
 }

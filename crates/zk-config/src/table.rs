@@ -88,7 +88,6 @@ const COMMIT: Status =
 const QUORUM_SECURITY: Status = Later(Feature::QuorumSecurity);
 const RECONFIG: Status = Later(Feature::Reconfiguration);
 const OBSERVER_MASTERS: Status = Later(Feature::ObserverMasters);
-const LOCAL_SESSIONS: Status = Later(Feature::LocalSessions);
 const ADDRESSES: Status = Later(Feature::MultiAddress);
 const ORACLE: Status = Later(Feature::Oracle);
 const OBSERVER_DISK: Status = NoEffect("an observer keeps its data on disk as every member does");
@@ -144,7 +143,7 @@ pub const KEYS: &[KeyInfo] = &[
     row("maxWriteQueuePollTime", LONG, "", Property, COMMIT, "Milliseconds to wait for more requests before a sync."),
     row("maxBatchSize", INT, "1000", Property, COMMIT, "Requests after which a sync is due."),
     row("snapshot.compression.method", OneOf(&["", "gz", "snappy"]), "", Property, NoEffect("checkpoints are compressed by the store itself"), "Compression of snapshots."),
-    row("snapshot.trust.empty", Bool, "false", Property, Later(Feature::Import), "Accept transaction logs without a snapshot."),
+    row("snapshot.trust.empty", Bool, "false", Property, NoEffect("logs without a snapshot are imported if they begin with the first transaction, and refused if they do not"), "Accept transaction logs without a snapshot."),
     row("serializeLastProcessedZxid.enabled", Bool, "true", Property, NoEffect("a checkpoint always records the zxid it stands for"), "Write the last zxid into snapshots."),
     row("closeSessionTxn.enabled", Bool, "true", Property, NoEffect("a closeSession transaction always lists the ephemeral nodes it deletes"), "List the deleted nodes in closeSession transactions."),
 
@@ -170,12 +169,12 @@ pub const KEYS: &[KeyInfo] = &[
     row("connection_throttle_decrease_ratio", RATIO, "0", Property, Honoured, "Share of a full bucket from which the drop probability falls."),
     row("connection_throttle_weight_enabled", Bool, "false", Property, Honoured, "Charge new, local and renewed sessions differently."),
     row("connection_throttle_global_session_weight", at_least(1), "3", Property, Honoured, "Tokens of a new session."),
-    between(row("connection_throttle_local_session_weight", at_least(1), "1", Property, LOCAL_SESSIONS, "Tokens of a new local session.")),
+    between(row("connection_throttle_local_session_weight", at_least(1), "1", Property, Honoured, "Tokens of a new local session.")),
     row("connection_throttle_renew_session_weight", at_least(1), "2", Property, Honoured, "Tokens of a renewed session."),
 
     // The tree.
     row("extendedTypesEnabled", Bool, "false", Property, Honoured, "Allow TTL nodes."),
-    row("emulate353TTLNodes", Bool, "false", Property, Later(Feature::Import), "Read TTL nodes written by ZooKeeper 3.5.3."),
+    row("emulate353TTLNodes", Bool, "false", Property, Later(Feature::Ttl353), "Read TTL nodes written by ZooKeeper 3.5.3."),
     row("enforceQuota", Bool, "false", Property, Honoured, "Refuse what exceeds a hard quota."),
     row("znode.container.checkIntervalMs", at_least(1), "60000", Bare, Honoured, "Milliseconds between searches for dead containers and TTL nodes."),
     row("znode.container.maxPerMinute", at_least(1), "10000", Bare, Honoured, "Containers and TTL nodes deleted in a minute at most."),
@@ -248,8 +247,8 @@ pub const KEYS: &[KeyInfo] = &[
     between(row("peerType", OneOf(&["participant", "observer"]), "participant", File, Honoured, "Role of this member; the server line decides.")),
     between(row("syncEnabled", Bool, "true", File, OBSERVER_DISK, "Observers keep their data on disk.")),
     between(row("observerMasterPort", INT, "0", File, OBSERVER_MASTERS, "Port on which followers feed observers; 0 for none.")),
-    between(row("localSessionsEnabled", Bool, "false", File, LOCAL_SESSIONS, "Sessions that only one member knows.")),
-    between(row("localSessionsUpgradingEnabled", Bool, "false", File, LOCAL_SESSIONS, "Local sessions become global when they must.")),
+    between(row("localSessionsEnabled", Bool, "false", File, Honoured, "New sessions are known to the member that they came to, and to no other.")),
+    between(row("localSessionsUpgradingEnabled", Bool, "false", File, Honoured, "Such a session becomes known to all when it creates an ephemeral znode; otherwise that fails.")),
     between(row("oraclePath", Path, "", File, ORACLE, "File of the oracle that decides between two members.")),
     between(row("multiAddress.enabled", Bool, "false", Property, ADDRESSES, "Allow several addresses for a member.")),
     between(row("multiAddress.reachabilityCheckEnabled", Bool, "true", Property, ADDRESSES, "Probe the addresses of a member.")),
@@ -288,7 +287,7 @@ pub const KEYS: &[KeyInfo] = &[
     between(row("forceSnapshotSync", Bool, "false", Property, Honoured, "Always feed a whole snapshot.")),
     row("forward_learner_requests_to_commit_processor_disabled", Bool, "false", Property, NoEffect("the leader does not queue requests of other members"), "Keep requests of other members out of the leader's queue."),
     row("follower.skipLearnerRequestToNextProcessor", Bool, "false", Property, NoEffect("a follower does not queue requests of observers"), "Keep requests of observers out of a follower's queue."),
-    row("readonlymode.enabled", Bool, "false", Bare, Later(Feature::ReadOnly), "Serve read-only clients without a quorum."),
+    between(row("readonlymode.enabled", Bool, "false", Bare, Honoured, "Serve read-only clients without a quorum; their sessions are local ones (localSessionsEnabled).")),
     row("leader.nodelay", Bool, "true", Bare, NoEffect("connections between members always send at once"), "TCP_NODELAY on the leader."),
     row("follower.nodelay", Bool, "true", Bare, NoEffect("connections between members always send at once"), "TCP_NODELAY on followers."),
 

@@ -32,12 +32,15 @@ pub trait Outbox: Send + Sync + Debug {
 /// What waits in a session's FIFO.
 #[derive(Debug)]
 pub(crate) enum Pending {
-    /// A write on its way; its reply is made when it is applied.
-    Write { xid: Xid, op: OpCode, since: Now },
+    /// A write on its way; its reply is made when it is applied. `local`: it asks for an ephemeral
+    /// znode of a session that stays local.
+    Write { xid: Xid, op: OpCode, local: bool, since: Now },
     /// A read (or a ping) behind one, with who the client was when it asked.
     Read { xid: Xid, request: Box<Request>, auth: Arc<[Id]>, since: Now },
     /// A request that is answered with an error in its turn.
     Fail { xid: Xid, op: OpCode, err: ErrorCode, close: bool, since: Now },
+    /// The end of a local session, which nobody else is told.
+    Close { xid: Xid, since: Now },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

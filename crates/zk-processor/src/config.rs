@@ -1,5 +1,5 @@
 use zk_proto::create_mode::ExtendedTypes;
-use zk_session::SessionConfig;
+use zk_session::{LocalSessionMode, SessionConfig};
 
 use crate::auth::Authenticator;
 
@@ -37,11 +37,37 @@ impl Default for ContainerConfig {
     }
 }
 
+/// Whether a member without a quorum serves reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReadOnlyMode {
+    /// It serves nobody.
+    Disabled,
+    /// It would, but sessions are the ensemble's, so nobody gets one or comes back to one
+    /// (`readonlymode.enabled` without `localSessionsEnabled`).
+    WithoutSessions,
+    /// It serves clients that want no more, with sessions of its own.
+    Enabled,
+}
+
+impl ReadOnlyMode {
+    /// What `readonlymode.enabled` and `localSessionsEnabled` say together.
+    #[must_use]
+    pub fn from_config(enabled: bool, local_sessions: bool) -> Self {
+        match (enabled, local_sessions) {
+            (false, _) => Self::Disabled,
+            (true, false) => Self::WithoutSessions,
+            (true, true) => Self::Enabled,
+        }
+    }
+}
+
 /// What an operator can set of the processors.
 #[derive(Debug, Clone)]
 pub struct NodeConfig {
     /// Sessions' limits.
     pub session: SessionConfig,
+    /// What becomes of new sessions; in an ensemble only.
+    pub local_sessions: LocalSessionMode,
     /// Authentication schemes and their secrets.
     pub auth: Authenticator,
     /// Schemes of which a connection must have shown one before it may ask for anything but
@@ -55,6 +81,8 @@ pub struct NodeConfig {
     pub enforce_quota: bool,
     /// Whether reconfig is allowed at all.
     pub reconfig_enabled: bool,
+    /// What a member without a quorum does.
+    pub read_only_mode: ReadOnlyMode,
     /// Containers and TTL znodes.
     pub containers: ContainerConfig,
     /// How many requests may be on their way in all before connections with one of them are not read.
@@ -67,12 +95,14 @@ impl NodeConfig {
     pub fn new(session: SessionConfig) -> Self {
         Self {
             session,
+            local_sessions: LocalSessionMode::Disabled,
             auth: Authenticator::default(),
             enforce_auth_schemes: Vec::new(),
             extended_types: ExtendedTypes::Disabled,
             digest_enabled: true,
             enforce_quota: false,
             reconfig_enabled: false,
+            read_only_mode: ReadOnlyMode::Disabled,
             containers: ContainerConfig::default(),
             global_outstanding_limit: 1000,
         }

@@ -6,12 +6,12 @@ use bytes::Bytes;
 use zk_proto::connect::{ConnectRequest, ConnectResponse};
 use zk_proto::txn::{CreateSessionTxn, Txn};
 use zk_proto::{OpCode, Reader, Record, SessionId, Xid, Zxid};
-use zk_session::{Owner, check_password, password};
+use zk_session::{LocalSessionMode, Owner, check_password, password};
 use zk_zab::Input;
 
 use crate::client::{Client, ClientState, Phase};
 use crate::node::{Action, InFlight, Node, Writer};
-use crate::role::Role;
+use crate::role::{Forwarded, Role};
 use crate::stats::Stats;
 use crate::{Now, propose, reaper, reply, writes};
 
@@ -20,6 +20,15 @@ const EXPIRY_BATCH: usize = 64;
 
 /// Why a connection is closed with its write undone.
 pub(crate) const HANDS_OVER: &str = "the leader makes way for another one: its zxids are used up";
+
+/// A client comes back to a session: its old connection goes before the password is looked at, as upstream has it. It
+/// is the same client in all likelihood, and a wrong guess costs it no more than a reconnect.
+pub(crate) fn close_old_connection(writer: &mut Writer, id: SessionId) {
+    if let Some(old) = writer.by_session.remove(&id) {
+        old.state().phase = Phase::Closing;
+        old.outbox.close();
+    }
+}
 
 impl Node {
     /// The first frame of a connection.
@@ -41,6 +50,10 @@ impl Node {
             Stats::add(&self.stats.closed_not_serving, 1);
             return Err("nobody is served: there is no leader with a quorum");
         }
+        let read_only = matches!(writer.role, Role::ReadOnly(_));
+        if read_only && request.read_only != Some(true) {
+            return Err("the server is read-only, and the client wants one that can write");
+        }
         if !self.has_reached(&writer, request.last_zxid_seen) {
             return Err("the client has seen a zxid that this server has not reached");
         }
@@ -51,7 +64,12 @@ impl Node {
         state.timeout_ms = timeout_ms;
         state.phase = Phase::Connecting;
         drop(state);
-        if request.session_id.0 == 0 {
+        if read_only {
+            return self.connect_read_only(&mut writer, client, &request, now);
+        }
+        if request.session_id.0 == 0 && writer.local.mode() != LocalSessionMode::Disabled {
+            self.begin_local(&mut writer, client, timeout_ms, now);
+        } else if request.session_id.0 == 0 {
             self.begin_session(&mut writer, client, timeout_ms, now, actions)?;
         } else {
             self.take_up(&mut writer, client, &request, timeout_ms, now, actions);
@@ -93,7 +111,7 @@ impl Node {
                 self.propose(writer, header, Txn::CreateSession(txn), Some(client), now);
                 writer.sessions.heard(id)
             }
-            Role::Idle => None,
+            Role::ReadOnly(_) | Role::Idle => None,
         };
         let mut state = client.state();
         state.session = id;
@@ -115,25 +133,28 @@ impl Node {
     ) {
         let id = request.session_id;
         Stats::add(&self.stats.revalidations, 1);
-        // The old connection goes before the password is looked at, as upstream has it: it is the same
-        // client in all likelihood, and a wrong guess costs it no more than a reconnect.
-        if let Some(old) = writer.by_session.remove(&id) {
-            old.state().phase = Phase::Closing;
-            old.outbox.close();
-        }
+        close_old_connection(writer, id);
         let given = request.password.as_deref().unwrap_or_default();
         let mut state = client.state();
         if !check_password(id, given) {
             self.refuse(client, &mut state);
             return;
         }
+        let local = writer.local.reattach(id, timeout_ms, now.mono_ms());
         match &mut writer.role {
             Role::Learner(learning) => {
+                if local.is_some() || learning.is_creating(id) {
+                    // Not before what its last connection asked for, and behind its createSession.
+                    let (origin, after) = (Arc::clone(client), Zxid::ZERO);
+                    learning.forwarded.push_back(Forwarded::Reattach { id, origin, after });
+                } else {
+                    learning.revalidate(id, timeout_ms, client, actions);
+                }
                 learning.touches.detach(id);
-                learning.revalidate(id, timeout_ms, client, actions);
             }
-            Role::Leader(_) | Role::Idle => {
-                let heard = writer.sessions.reattach(id, timeout_ms, now.mono_ms());
+            Role::Leader(_) | Role::ReadOnly(_) | Role::Idle => {
+                let heard =
+                    local.or_else(|| writer.sessions.reattach(id, timeout_ms, now.mono_ms()));
                 if heard.is_none() {
                     self.refuse(client, &mut state);
                     return;
@@ -155,7 +176,7 @@ impl Node {
         if state.phase != Phase::Connecting {
             return; // gone again
         }
-        if writer.sessions.is_alive(id) {
+        if writer.local.contains(id) || writer.sessions.is_alive(id) {
             self.connected(client, &mut state, id);
         } else {
             self.refuse(client, &mut state);
@@ -177,7 +198,7 @@ impl Node {
             timeout_ms: state.timeout_ms,
             session_id: id,
             password: Some(Bytes::copy_from_slice(&password(id))),
-            read_only: state.read_only.map(|_| false),
+            read_only: state.read_only.map(|_| self.is_read_only()),
         };
         state.phase = Phase::Open;
         self.say_hello(client, state, &response);
@@ -189,7 +210,7 @@ impl Node {
 
     /// The session is not there any more, or is not this client's.
     pub(crate) fn refuse(&self, client: &Client, state: &mut ClientState) {
-        let response = ConnectResponse::expired(state.read_only.map(|_| false));
+        let response = ConnectResponse::expired(state.read_only.map(|_| self.is_read_only()));
         state.phase = Phase::Closing;
         self.say_hello(client, state, &response);
         client.outbox.close();
@@ -209,8 +230,13 @@ impl Node {
             writer.step(now, Input::Tick);
             leads = matches!(writer.role, Role::Leader(_));
             reign = writer.reign;
-            // Only one who leads follows sessions.
+            self.expire_local(writer, now);
+            // Only one who leads follows those of all servers, and a read-only server its own.
             expired = writer.sessions.expire(now.mono_ms());
+            if matches!(writer.role, Role::ReadOnly(_)) {
+                self.expire_read_only(writer, &expired);
+            }
+            self.maybe_begin_read_only(writer, now);
         });
         if !leads {
             return;

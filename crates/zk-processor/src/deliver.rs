@@ -5,7 +5,7 @@ use std::sync::Arc;
 use zk_proto::acl::Perms;
 use zk_proto::txn::{ErrorTxn, LoggedTxn, Txn};
 use zk_proto::watch::EventType;
-use zk_proto::{ErrorCode, SessionId};
+use zk_proto::{ErrorCode, OpCode, SessionId, Zxid};
 use zk_tree::{DIGEST_VERSION, Database, Outcome, WatchEvent};
 use zk_zab::bugs::{Bug, seeded};
 
@@ -28,7 +28,7 @@ impl Writer {
                 self.in_flight.front().is_some_and(|entry| !matches!(entry, InFlight::Txn { .. }))
             }
             Role::Learner(learning) => learning.has_turn(),
-            Role::Idle => false,
+            Role::ReadOnly(_) | Role::Idle => false,
         };
         waiting || !self.due.is_empty()
     }
@@ -151,6 +151,13 @@ impl Node {
         loop {
             let Role::Learner(learning) = &mut writer.role else { return None };
             match learning.forwarded.pop_front()? {
+                // Without its session the client can do nothing more.
+                Forwarded::Write { origin, op: OpCode::CREATE_SESSION, .. }
+                    if txn.header.op == OpCode::ERROR =>
+                {
+                    origin.hang_up();
+                    return None;
+                }
                 Forwarded::Write { origin, .. } => return Some(origin),
                 // What was forwarded before it has had its turn with the leader.
                 entry @ (Forwarded::Sync { .. } | Forwarded::Reattach { .. }) => {
@@ -175,13 +182,22 @@ impl Node {
                 learning.syncs_granted -= 1;
                 self.exchange(db, &origin, now, tally, |exchange| exchange.synced(path));
             }
-            Forwarded::Reattach { id, origin, after: _ } => {
+            Forwarded::Reattach { id, origin, after } => {
                 let mut state = origin.state();
-                if state.phase == Phase::Connecting {
-                    state.heard =
-                        Some(learning.touches.attach(id, state.timeout_ms, now.mono_ms()));
-                    self.connected(&origin, &mut state, id);
+                if state.phase != Phase::Connecting {
+                    return; // gone again
                 }
+                // The leader was not asked about one that was still being created, and may have been closed
+                // behind that.
+                let local = writer.local.heard(id);
+                let is_asked = after != Zxid::ZERO;
+                if local.is_none() && !is_asked && !db.tree.sessions().contains_key(&id) {
+                    self.refuse(&origin, &mut state);
+                    return;
+                }
+                let attach = || learning.touches.attach(id, state.timeout_ms, now.mono_ms());
+                state.heard = Some(local.unwrap_or_else(attach));
+                self.connected(&origin, &mut state, id);
             }
             Forwarded::Write { .. } => unreachable!("a write comes back as a transaction"),
         }
@@ -236,7 +252,7 @@ impl Node {
             }
             Txn::CloseSession(_) => {
                 self.complete(db, origin, txn, &Outcome::Done, now, tally);
-                self.session_closed(writer, db, txn.header.client_id);
+                self.session_closed(writer, db, txn.header.client_id, now);
             }
             Txn::Error(_)
             | Txn::Create(_)
@@ -287,7 +303,8 @@ impl Node {
     /// prediction starts over: a wrong prediction is no reason to lose a server that has the data.
     fn compare_digest(&self, writer: &mut Writer, db: &Database, txn: &LoggedTxn) {
         let Some(digest) = txn.digest else { return };
-        let is_comparable = self.config.digest_enabled && digest.version == DIGEST_VERSION;
+        let is_comparable =
+            self.config.digest_enabled && digest.version == DIGEST_VERSION && !writer.is_fuzzy;
         if !is_comparable || digest.tree_digest.cast_unsigned() == db.tree.digest() {
             return;
         }
@@ -299,8 +316,10 @@ impl Node {
     }
 
     /// A session is gone, and its connection with it, if it has one here.
-    fn session_closed(&self, writer: &mut Writer, db: &Database, id: SessionId) {
+    fn session_closed(&self, writer: &mut Writer, db: &Database, id: SessionId, now: Now) {
         writer.sessions.remove(id);
+        writer.local.end(id);
+        writer.local.note_ended(id, now.mono_ms());
         if let Role::Learner(learning) = &mut writer.role {
             learning.touches.remove(id);
         }

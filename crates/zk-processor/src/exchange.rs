@@ -37,6 +37,18 @@ fn has_moved(outcome: &Outcome) -> bool {
     }
 }
 
+/// The leader knows nothing of a local session, and says of its ephemeral znode that the session has
+/// expired. The client is told the reason. (One of upstream's followers does so except in a multi.)
+fn refused_as_local(outcome: &Outcome) -> Outcome {
+    match outcome {
+        Outcome::Error(ErrorCode::SESSION_EXPIRED) => {
+            Outcome::Error(ErrorCode::EPHEMERAL_ON_LOCAL_SESSION)
+        }
+        Outcome::Multi(outcomes) => Outcome::Multi(outcomes.iter().map(refused_as_local).collect()),
+        Outcome::Error(_) | Outcome::Done | Outcome::Stat(_) => outcome.clone(),
+    }
+}
+
 impl Exchange<'_> {
     fn zxid(&self) -> Zxid {
         self.db.tree.last_zxid()
@@ -96,10 +108,17 @@ impl Exchange<'_> {
                     self.tally.sent(1, 0);
                     self.tally.read(since, self.now);
                     if close {
-                        self.state.phase = Phase::Closing;
-                        self.state.pending.clear();
-                        self.client.outbox.close();
+                        self.close();
                     }
+                }
+                Pending::Close { xid, since } => {
+                    let (zxid, ok) = (self.zxid(), ErrorCode::OK);
+                    self.client.outbox.push(&mut |out| reply::empty(out, xid, zxid, ok));
+                    self.state.info.replied(xid, OpCode::CLOSE_SESSION, zxid, since, self.now);
+                    self.tally.sent(1, 0);
+                    self.tally.read(since, self.now);
+                    self.db.watches.remove_watcher(self.client.id);
+                    self.close();
                 }
             }
         }
@@ -111,19 +130,35 @@ impl Exchange<'_> {
         }
     }
 
+    /// Nothing more is accepted or answered.
+    fn close(&mut self) {
+        self.state.phase = Phase::Closing;
+        self.state.pending.clear();
+        self.client.outbox.close();
+    }
+
     /// The session's oldest request, which must be the write that took effect: whatever is in front of
     /// a write is answered at once. Nothing waits on a connection that is gone.
-    fn pop_write(&mut self) -> Option<(Xid, OpCode, Now)> {
+    fn pop_write(&mut self) -> Option<(Xid, OpCode, bool, Now)> {
         match self.state.pending.pop_front()? {
-            Pending::Write { xid, op, since } => Some((xid, op, since)),
-            Pending::Read { .. } | Pending::Fail { .. } => unreachable!("a read waits for nothing"),
+            Pending::Write { xid, op, local, since } => Some((xid, op, local, since)),
+            Pending::Read { .. } | Pending::Fail { .. } | Pending::Close { .. } => {
+                unreachable!("what is no write waits for nothing")
+            }
         }
     }
 
     /// Answers a write that has been applied, and the reads that waited for it.
     pub(crate) fn complete(&mut self, txn: &LoggedTxn, outcome: &Outcome) {
-        let Some((xid, op, since)) = self.pop_write() else { return };
+        let Some((xid, op, local, since)) = self.pop_write() else { return };
         assert_eq!(xid, txn.header.cxid, "replies of {} are out of order", self.state.session);
+        let refused;
+        let outcome = if local {
+            refused = refused_as_local(outcome);
+            &refused
+        } else {
+            outcome
+        };
         if has_moved(outcome) {
             self.give_up();
             return;
@@ -141,14 +176,12 @@ impl Exchange<'_> {
     /// (ZOOKEEPER-710).
     fn give_up(&mut self) {
         Stats::add(&self.node.stats.sessions_moved, 1);
-        self.state.phase = Phase::Closing;
-        self.state.pending.clear();
-        self.client.outbox.close();
+        self.close();
     }
 
     /// Answers a sync whose turn has come, and the reads that waited for it.
     pub(crate) fn synced(&mut self, path: Option<String>) {
-        let Some((xid, op, since)) = self.pop_write() else { return };
+        let Some((xid, op, _, since)) = self.pop_write() else { return };
         let zxid = self.zxid();
         let response = SyncResponse { path };
         self.client.outbox.push(&mut |out| {

@@ -137,6 +137,11 @@ impl Node {
                 let Ok(created) = CreateSessionTxn::decode(&body) else {
                     return fail(writer, ErrorCode::MARSHALLING_ERROR);
                 };
+                // A local session that becomes global may do so too late (or, at one of upstream's
+                // learners, twice): nothing would end it again.
+                if writer.sessions.is_closing(session) || writer.local.has_ended(session) {
+                    return fail(writer, ErrorCode::SESSION_EXPIRED);
+                }
                 writer.sessions.track(session, created.timeout_ms, now.mono_ms());
                 writer.sessions.set_owner(session, owner(link));
                 let header = propose::header(writer, session, xid, op, now);

@@ -23,7 +23,18 @@
 //! number at all: the leader sends each right behind the commit that it waits for, and a learner takes a
 //! sync for answered when a write that it forwarded later comes back.
 //!
-//! When the quorum is lost every client is closed, and what it waited for with it. The tree stays.
+//! # Local sessions
+//!
+//! Where `localSessionsEnabled` is set a new session is known to the server that it came to, and to
+//! nobody else: it begins and ends without a transaction, expires there, and goes with the server's
+//! role. Its reads, watches and writes are like any other; a leader lets a write pass whose session it
+//! does not know, if that can be another server's. An ephemeral znode needs an owner that all servers
+//! know: with `localSessionsUpgradingEnabled` the session becomes global by a createSession in front of
+//! the create, once and for good, and without it the create fails with `EPHEMERAL_ON_LOCAL_SESSION`.
+//!
+//! When the quorum is lost every client is closed, and what it waited for with it. The tree stays. With
+//! [`ReadOnlyMode`] it is served again after a while, as it is, to clients that asked for no more: their sessions are
+//! this server's own, and end with the election (`read_only.rs`).
 //!
 //! # Invariants
 //!
@@ -39,6 +50,8 @@
 //! - Locks are taken in the order reaper, writer, tree, client, outbox, watch table, and never held
 //!   while waiting for anything else.
 //! - What is prepared can be applied: nothing that reached the log can stop a server.
+//! - A session is in at most one table: the local one of one server, or the leader's; what is in a
+//!   local one is in no transaction but as the author of a write, and is not told to a leader.
 //! - What the peer asks for is done in its order, and nothing is decided about the quorum here.
 
 mod auth;
@@ -49,11 +62,13 @@ mod deliver;
 mod exchange;
 mod leader;
 mod learner;
+mod local;
 mod node;
 mod outstanding;
 mod peer;
 mod prep;
 mod propose;
+mod read_only;
 mod reads;
 mod reaper;
 mod reply;
@@ -64,7 +79,7 @@ mod writes;
 
 pub use auth::{Authenticator, DigestAlgorithm};
 pub use client::{Client, ClientInfo, Outbox};
-pub use config::{ContainerConfig, NodeConfig, Now};
-pub use node::{Action, Flow, Node, Served, Status};
+pub use config::{ContainerConfig, NodeConfig, Now, ReadOnlyMode};
+pub use node::{Action, Flow, GlobalSessions, KnownSessions, Node, Served, Status};
 pub use role::ServerRole;
 pub use stats::{Histogram, HistogramSnapshot, Sizes, Stats};

@@ -11,7 +11,7 @@ use zk_proto::create_mode::{ExtendedTypes, OwnerKind};
 use zk_proto::quorum::{Notification, QuorumPacket};
 use zk_proto::txn::LoggedTxn;
 use zk_proto::{ServerId, SessionId, Zxid};
-use zk_session::SessionTracker;
+use zk_session::{LocalSessionMode, LocalSessions, SessionTracker};
 use zk_tree::{Checkpoint, Database, WatcherId};
 use zk_zab::{Durable, History, LinkId, NoHistory, Peer, PeerConfig, PeerStatus, Token, Write};
 
@@ -118,12 +118,32 @@ pub struct Status {
     pub connections: usize,
     /// Requests on their way.
     pub outstanding: usize,
-    /// Sessions.
+    /// Sessions that all servers know.
     pub sessions: usize,
+    /// Sessions that only this server knows.
+    pub local_sessions: usize,
     /// Paths with a change on its way.
     pub outstanding_changes: usize,
     /// Learners' syncs that wait for a commit; a leader's.
     pub pending_syncs: usize,
+}
+
+/// The sessions that a server knows.
+#[derive(Debug, Clone)]
+pub struct KnownSessions {
+    /// Those that nobody else knows, by the tick at which they expire; `None` where there can be none.
+    pub local: Option<BTreeMap<i64, Vec<SessionId>>>,
+    /// Those that all servers know.
+    pub global: GlobalSessions,
+}
+
+/// Sessions that all servers know.
+#[derive(Debug, Clone)]
+pub enum GlobalSessions {
+    /// By the tick at which they expire: one who leads knows that.
+    ByExpiry(BTreeMap<i64, Vec<SessionId>>),
+    /// With their timeouts in ms: others know that.
+    Timeouts(BTreeMap<SessionId, i32>),
 }
 
 /// What is on its way to the tree of one who leads, in the order in which it takes effect.
@@ -172,7 +192,10 @@ pub(crate) struct Writer {
     /// Where the served epoch begins: nothing that a client can have seen lies between the last
     /// transaction before it and this.
     pub(crate) epoch_start: Zxid,
+    /// Of one who leads: all but those that are local to some server.
     pub(crate) sessions: SessionTracker,
+    /// In every role but a standalone server's.
+    pub(crate) local: LocalSessions,
     pub(crate) changes: OutstandingChanges,
     /// Of one who leads.
     pub(crate) in_flight: VecDeque<InFlight>,
@@ -183,6 +206,9 @@ pub(crate) struct Writer {
     /// Transactions are encoded here; what has been proposed is split off.
     pub(crate) buffer: BytesMut,
     pub(crate) staged: Vec<Staged>,
+    /// The tree came with a snapshot, and what follows may be in there: upstream sends the tree while it is
+    /// written to. Until the synchronization ends no digest can be compared.
+    pub(crate) is_fuzzy: bool,
     /// To be dropped when no lock is held: they may be large.
     pub(crate) retired: Vec<Database>,
     /// [`Action::Halt`] was given: nothing is applied any more.
@@ -206,6 +232,7 @@ pub struct Node {
     outstanding_limit: usize,
     accepts_writes: AtomicBool,
     pub(crate) serving: AtomicBool,
+    pub(crate) read_only: AtomicBool,
     /// Snapshots that are being made the state on disk.
     pub(crate) installing: AtomicUsize,
 }
@@ -264,6 +291,9 @@ impl Node {
     ) -> Self {
         // All servers together let as much through as one would (`getGlobalOutstandingLimit`).
         let share = voters.filter(|voters| *voters > 2).map_or(1, |voters| voters - 1);
+        // Nobody else could tell the difference, and upstream does not look at the setting either.
+        let local_sessions =
+            if voters.is_some() { config.local_sessions } else { LocalSessionMode::Disabled };
         let writer = Writer {
             peer,
             history,
@@ -271,8 +301,10 @@ impl Node {
             reign: 0,
             epoch_start: Zxid::ZERO,
             sessions: SessionTracker::new(config.session),
+            local: LocalSessions::new(config.session, local_sessions),
             changes: OutstandingChanges::new(None),
             in_flight: VecDeque::new(),
+            is_fuzzy: false,
             due: VecDeque::new(),
             clients: HashMap::new(),
             by_session: HashMap::new(),
@@ -293,6 +325,7 @@ impl Node {
             outstanding: AtomicUsize::new(0),
             accepts_writes: AtomicBool::new(true),
             serving: AtomicBool::new(false),
+            read_only: AtomicBool::new(false),
             installing: AtomicUsize::new(0),
         }
     }
@@ -348,7 +381,7 @@ impl Node {
             Role::Leader(leading) => {
                 (writer.sessions.len(), leading.syncs.values().map(VecDeque::len).sum())
             }
-            Role::Learner(_) | Role::Idle => (db.tree.sessions().len(), 0),
+            Role::Learner(_) | Role::ReadOnly(_) | Role::Idle => (db.tree.sessions().len(), 0),
         };
         Status {
             role: self.role(&writer),
@@ -357,6 +390,10 @@ impl Node {
             connections: writer.clients.len(),
             outstanding: writer.outstanding(),
             sessions,
+            local_sessions: match &writer.role {
+                Role::ReadOnly(_) => writer.sessions.len(),
+                Role::Leader(_) | Role::Learner(_) | Role::Idle => writer.local.len(),
+            },
             outstanding_changes: writer.changes.len(),
             pending_syncs,
         }
@@ -365,6 +402,7 @@ impl Node {
     fn role(&self, writer: &Writer) -> ServerRole {
         match &writer.role {
             Role::Idle => ServerRole::NotServing,
+            Role::ReadOnly(_) => ServerRole::ReadOnly,
             Role::Leader(_) if !self.is_member => ServerRole::Standalone,
             Role::Leader(_) => ServerRole::Leader,
             Role::Learner(learning) if learning.observer => ServerRole::Observer,
@@ -372,10 +410,22 @@ impl Node {
         }
     }
 
-    /// Whether clients are served. It needs no lock.
+    /// Whether clients are served by a quorum. It needs no lock.
     #[must_use]
     pub fn is_serving(&self) -> bool {
         self.serving.load(Ordering::Relaxed)
+    }
+
+    /// Whether reads are served without a quorum, to clients that want no more. It needs no lock.
+    #[must_use]
+    pub fn is_read_only(&self) -> bool {
+        self.read_only.load(Ordering::Relaxed)
+    }
+
+    /// Whether new sessions are local.
+    #[must_use]
+    pub fn makes_local_sessions(&self) -> bool {
+        self.is_member && self.config.local_sessions != LocalSessionMode::Disabled
     }
 
     /// The Zab peer at this moment.
@@ -392,10 +442,26 @@ impl Node {
         clients
     }
 
-    /// The sessions by the tick at which they expire, for `dump`. Only one who leads knows.
+    /// The sessions, for `dump`.
     #[must_use]
-    pub fn sessions_by_expiry(&self) -> BTreeMap<i64, Vec<SessionId>> {
-        self.writer().sessions.by_expiry()
+    pub fn known_sessions(&self) -> KnownSessions {
+        let writer = self.writer();
+        KnownSessions {
+            local: match &writer.role {
+                Role::ReadOnly(_) => Some(writer.sessions.by_expiry()),
+                Role::Leader(_) | Role::Learner(_) | Role::Idle => {
+                    self.makes_local_sessions().then(|| writer.local.by_expiry())
+                }
+            },
+            global: match &writer.role {
+                Role::Leader(_) => GlobalSessions::ByExpiry(writer.sessions.by_expiry()),
+                Role::Learner(_) | Role::ReadOnly(_) | Role::Idle => {
+                    let db = self.db();
+                    let sessions = db.tree.sessions().iter();
+                    GlobalSessions::Timeouts(sessions.map(|(id, ms)| (*id, *ms)).collect())
+                }
+            },
+        }
     }
 
     /// Refuses writes that make the log grow, or accepts them again: the shell watches the disk. A
@@ -461,7 +527,7 @@ impl Writer {
     pub(crate) fn outstanding(&self) -> usize {
         match &self.role {
             Role::Learner(learning) => learning.forwarded.len(),
-            Role::Leader(_) | Role::Idle => self.in_flight.len(),
+            Role::Leader(_) | Role::ReadOnly(_) | Role::Idle => self.in_flight.len(),
         }
     }
 }

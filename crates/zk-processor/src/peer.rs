@@ -186,6 +186,7 @@ impl Node {
 
     /// Does what the peer asks for. What is committed is put aside, to be applied together.
     pub(crate) fn poll(&self, writer: &mut Writer, now: Now, actions: &mut dyn FnMut(Action)) {
+        self.maybe_end_read_only(writer);
         while let Some(action) = writer.peer.poll_action() {
             match action {
                 PeerAction::Deliver { zxid, txn } if !writer.halted => {
@@ -253,7 +254,7 @@ impl Node {
                 self.on_leader_packet(writer, packet, actions)
             }
             // Of a link that is not in use any more.
-            Role::Learner(_) | Role::Idle => Ok(()),
+            Role::Learner(_) | Role::ReadOnly(_) | Role::Idle => Ok(()),
         };
         if result.is_err() {
             // Whoever sends what cannot be read is not listened to any further.
@@ -277,6 +278,8 @@ impl Node {
 
     /// The snapshot is the state on disk: from now on it is the tree.
     fn switch_tree(&self, writer: &mut Writer, link: LinkId) {
+        // Who reads comes back, and finds the new one. Its watches were on the old one.
+        self.end_read_only(writer);
         debug_assert!(matches!(writer.role, Role::Idle), "somebody is served");
         let index = writer.staged.iter().position(|staged| staged.link == link);
         let index = index.expect("what was installed was staged");
@@ -289,6 +292,7 @@ impl Node {
         writer.retired.append(&mut dbs);
         let mut db = self.db_mut();
         writer.retired.push(db.replace(new));
+        writer.is_fuzzy = true;
         self.installing.fetch_sub(installing, Ordering::SeqCst);
     }
 
@@ -300,6 +304,7 @@ impl Node {
             std::mem::take(&mut writer.staged).into_iter().partition(|staged| staged.installing);
         writer.staged = kept;
         writer.retired.extend(spare.into_iter().map(|staged: Staged| staged.db));
+        writer.is_fuzzy = false;
         writer.epoch_start = Zxid::new(writer.peer.status().current_epoch, 0);
         let members = writer.peer.members();
         self.db_mut().set_config(&members.to_text(), members.version, now.wall_ms);
@@ -340,12 +345,14 @@ impl Node {
     }
 
     /// Closes for clients: every connection goes, and nothing that waits is answered. The tree stays.
-    fn stop_serving(&self, writer: &mut Writer) {
+    pub(crate) fn stop_serving(&self, writer: &mut Writer) {
         self.serving.store(false, Ordering::Relaxed);
+        self.read_only.store(false, Ordering::Relaxed);
         writer.role = Role::Idle;
         writer.reign += 1;
         writer.in_flight.clear();
         writer.sessions.clear();
+        writer.local.clear();
         writer.changes = OutstandingChanges::new(None);
         writer.by_session.clear();
         let db = self.db();

@@ -4,7 +4,7 @@ use zk_proto::acl::{Acl, Id, Perms};
 use zk_proto::data::StatPersisted;
 use zk_proto::txn::Txn;
 use zk_proto::{ErrorCode, Request, SessionId, Zxid, path};
-use zk_session::{Owner, SessionTracker};
+use zk_session::{LocalSessions, Owner, SessionTracker};
 use zk_tree::DataTree;
 
 use crate::NodeConfig;
@@ -19,6 +19,7 @@ pub(crate) struct Prep<'a> {
     pub(crate) tree: &'a DataTree,
     pub(crate) changes: &'a mut OutstandingChanges,
     pub(crate) sessions: &'a mut SessionTracker,
+    pub(crate) local: &'a LocalSessions,
     pub(crate) session: SessionId,
     /// Through whom it came.
     pub(crate) from: Owner,
@@ -82,12 +83,22 @@ impl Prep<'_> {
         Err(ErrorCode::UNIMPLEMENTED)
     }
 
+    /// `LeaderSessionTracker.checkSession` in an ensemble: there a session may be a local one, of this
+    /// server or of another one, and what cannot be has expired.
     pub(crate) fn check_session(&mut self) -> Result<(), ErrorCode> {
-        // An ensemble's leader takes what it does not know for expired (`LeaderSessionTracker`).
-        if self.is_member {
-            self.check_global_session()
-        } else {
-            self.sessions.check(self.session, self.from)
+        if self.local.contains(self.session) {
+            let is_own = self.from == Owner::LOCAL;
+            return if is_own { Ok(()) } else { Err(ErrorCode::SESSION_MOVED) };
+        }
+        match self.sessions.check(self.session, self.from) {
+            Err(ErrorCode::UNKNOWN_SESSION) if self.is_member => {
+                if self.local.may_be_elsewhere(self.session) {
+                    Ok(())
+                } else {
+                    Err(ErrorCode::SESSION_EXPIRED)
+                }
+            }
+            result => result,
         }
     }
 

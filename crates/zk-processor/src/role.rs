@@ -15,6 +15,8 @@ use crate::client::Client;
 pub enum ServerRole {
     /// Nothing: it belongs to an ensemble and has no leader.
     NotServing,
+    /// Reads alone, from its last state: it belongs to an ensemble and has had no leader for a while.
+    ReadOnly,
     /// It is no member of an ensemble, and does everything.
     Standalone,
     /// It prepares and proposes.
@@ -29,8 +31,16 @@ pub enum ServerRole {
 #[derive(Debug)]
 pub(crate) enum Role {
     Idle,
+    ReadOnly(ReadOnly),
     Leader(Leading),
     Learner(Learning),
+}
+
+/// A read-only server's. Its sessions are its own: the tracker knows them, and no log does.
+#[derive(Debug)]
+pub(crate) struct ReadOnly {
+    /// The election that it belongs to: the one that began then.
+    pub(crate) looking_since_ms: i64,
 }
 
 /// A leader's, also of a quorum of one.
@@ -93,6 +103,14 @@ impl Learning {
             syncs_granted: 0,
             applied,
         }
+    }
+
+    /// Whether the leader has been asked for this session, and has not answered yet.
+    pub(crate) fn is_creating(&self, id: SessionId) -> bool {
+        self.forwarded.iter().any(|entry| match entry {
+            Forwarded::Write { session, op, .. } => *session == id && *op == OpCode::CREATE_SESSION,
+            Forwarded::Sync { .. } | Forwarded::Reattach { .. } => false,
+        })
     }
 
     /// Whether this transaction is the answer to the oldest write that was forwarded. The leader keeps

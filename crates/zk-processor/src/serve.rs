@@ -175,7 +175,7 @@ impl Node {
         exchange: &mut Exchange<'_>,
         incoming: Incoming,
         frame: &Bytes,
-        writer: Option<&mut Writer>,
+        mut writer: Option<&mut Writer>,
         served: &mut Served,
         actions: &mut dyn FnMut(Action),
     ) -> Result<(), &'static str> {
@@ -189,16 +189,27 @@ impl Node {
             return Ok(());
         }
         let fail = |err| Pending::Fail { xid, op, err, close: false, since: now };
+        if let Some(writer) = &mut writer
+            && matches!(writer.role, Role::ReadOnly(_))
+            && is_write(op)
+        {
+            self.answer_read_only(writer, exchange, xid, op);
+            return Ok(());
+        }
         if grows(op) && !self.accepts_writes() {
             exchange.enqueue(fail(ErrorCode::SYSTEM_ERROR));
             return Ok(());
         }
         match (request, writer) {
             (Ok(request), Some(writer)) if is_write(op) => {
+                if op == OpCode::CLOSE_SESSION && self.close_local(writer, exchange, xid) {
+                    return Ok(());
+                }
+                let local = self.upgrade_if_needed(writer, exchange, &request, actions)?;
                 if let Role::Learner(learning) = &mut writer.role {
-                    self.forward(learning, exchange, xid, request, frame, actions);
+                    self.forward(learning, exchange, xid, request, local, frame, actions);
                 } else {
-                    return self.write(writer, exchange, xid, request);
+                    return self.write(writer, exchange, xid, request, local);
                 }
             }
             // Nothing was prepared, but it has its place in the order, as upstream has it.
@@ -208,7 +219,8 @@ impl Node {
                 if !writer.peer.may_propose() {
                     return Err(HANDS_OVER);
                 }
-                exchange.state.pending.push_back(Pending::Write { xid, op, since: now });
+                let write = Pending::Write { xid, op, local: false, since: now };
+                exchange.state.pending.push_back(write);
                 let session = exchange.state.session;
                 let header = propose::header(writer, session, xid, OpCode::ERROR, now);
                 let txn = Txn::Error(ErrorTxn { err: ErrorCode::MARSHALLING_ERROR });
@@ -248,10 +260,11 @@ impl Node {
         exchange: &mut Exchange<'_>,
         xid: Xid,
         request: Request,
+        local: bool,
     ) -> Result<(), &'static str> {
         let (op, now) = (request.op(), exchange.now);
         if let Request::Sync(request) = request {
-            exchange.state.pending.push_back(Pending::Write { xid, op, since: now });
+            exchange.state.pending.push_back(Pending::Write { xid, op, local, since: now });
             let origin = Arc::clone(exchange.client);
             writer.in_flight.push_back(InFlight::Sync { path: request.path, origin });
             return Ok(());
@@ -259,7 +272,7 @@ impl Node {
         if !writer.peer.may_propose() {
             return Err(HANDS_OVER);
         }
-        exchange.state.pending.push_back(Pending::Write { xid, op, since: now });
+        exchange.state.pending.push_back(Pending::Write { xid, op, local, since: now });
         if op == OpCode::CLOSE_SESSION {
             exchange.state.phase = Phase::Closing;
         }
@@ -280,13 +293,14 @@ impl Node {
         exchange: &mut Exchange<'_>,
         xid: Xid,
         request: Request,
+        local: bool,
         frame: &Bytes,
         actions: &mut dyn FnMut(Action),
     ) {
         let (op, since) = (request.op(), exchange.now);
         let body = frame.slice(HEADER_LEN..);
         Stats::add(&self.stats.requests_forwarded, 1);
-        exchange.state.pending.push_back(Pending::Write { xid, op, since });
+        exchange.state.pending.push_back(Pending::Write { xid, op, local, since });
         if op == OpCode::CLOSE_SESSION {
             exchange.state.phase = Phase::Closing;
         }

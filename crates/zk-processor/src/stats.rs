@@ -235,6 +235,8 @@ stats! {
     requests_forwarded,
     /// Connections closed because their client had gone on to another server.
     sessions_moved,
+    /// Local sessions that became global for an ephemeral znode.
+    sessions_upgraded,
     /// Clients turned away because nobody is served.
     closed_not_serving,
 }

@@ -3,6 +3,7 @@
 //!
 //! Modules are named after those of `zookeeper.jute`: [`data`], [`proto`], [`txn`], [`quorum`],
 //! [`persistence`].
+//! [`snapshot`] and [`log_file`] take upstream's files apart.
 //! The three irregular encodings are written by hand: [`connect`] (an optional last field),
 //! [`multi`] (a list ended by a header) and [`txn`] (a body whose type is in the header before it).
 //!
@@ -22,6 +23,7 @@ pub mod create_mode;
 pub mod data;
 mod error_code;
 mod ids;
+pub mod log_file;
 pub mod membership;
 pub mod multi;
 mod opcode;

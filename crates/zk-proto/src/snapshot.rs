@@ -8,6 +8,9 @@
 //! | znodes | [`SnapshotNode`]s, parents first; the root's path is empty |
 //! | end | the string `/`, then the string [`SNAPSHOT_SIGNATURE`] |
 //!
+//! Snapshot files hold the same between a header and seals; [`SnapshotDecoder::in_file`] reads that part of
+//! them, and [`FileTrailer`] what follows.
+//!
 //! Upstream's reader (`DataTree.deserialize`) wants a znode's parent before it, and nothing else of the
 //! order; keys of ACLs are any numbers, and −1 is [`Acl::open`] without an entry.
 //!
@@ -24,11 +27,14 @@ use zk_jute::{
     put_long, put_string,
 };
 
-use crate::SessionId;
 use crate::acl::{Acl, Id, Perms};
 use crate::data::StatPersisted;
-use crate::persistence::{SnapshotNode, SnapshotSession};
+use crate::persistence::{
+    ADLER32_START, FileHeader, Seal, SnapshotDigest, SnapshotNode, SnapshotSession, adler32,
+};
 use crate::quorum::SNAPSHOT_SIGNATURE;
+use crate::txn::TxnDigest;
+use crate::{SessionId, Zxid};
 
 /// The key that stands for [`Acl::open`] without an entry in the table.
 pub const OPEN_ACL_KEY: i64 = -1;
@@ -202,6 +208,8 @@ pub enum SnapshotError {
     Empty,
     /// Behind the znodes is something else than the signature.
     Signature(String),
+    /// A file that begins with something else than a snapshot's header.
+    Magic(i32),
 }
 
 impl fmt::Display for SnapshotError {
@@ -218,6 +226,9 @@ impl fmt::Display for SnapshotError {
             Self::Signature(found) => {
                 write!(f, "the snapshot ends with {found:?} instead of {SNAPSHOT_SIGNATURE:?}")
             }
+            Self::Magic(found) => {
+                write!(f, "the file begins with {found:08x}, which no snapshot does")
+            }
         }
     }
 }
@@ -232,6 +243,7 @@ impl From<DecodeError> for SnapshotError {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Part {
+    Header,
     SessionCount,
     /// So many are to come.
     Sessions(u32),
@@ -259,6 +271,8 @@ pub struct SnapshotDecoder {
     needed: usize,
     /// How far the ACL at the beginning is known, and how many of its entries are behind that.
     acl_scan: Option<(usize, u32)>,
+    /// Of what was taken so far, where it is a file.
+    checksum: Option<u32>,
 }
 
 /// What is known of the bytes at hand: the length of the item at their beginning, or how many bytes
@@ -283,7 +297,21 @@ impl SnapshotDecoder {
             has_root: false,
             needed: 0,
             acl_scan: None,
+            checksum: None,
         }
+    }
+
+    /// Waits for a snapshot file, of which it takes the header and everything up to the end of the znodes:
+    /// [`SnapshotItem::End`] comes before the first seal. See [`Self::new`] for the limit.
+    #[must_use]
+    pub fn in_file(len_max: usize) -> Self {
+        Self { part: Part::Header, checksum: Some(ADLER32_START), ..Self::new(len_max) }
+    }
+
+    /// The Adler-32 of all that was taken from a file so far.
+    #[must_use]
+    pub fn checksum(&self) -> u32 {
+        self.checksum.unwrap_or(ADLER32_START)
     }
 
     /// How many znodes named an ACL that is not in the table.
@@ -303,6 +331,7 @@ impl SnapshotDecoder {
     pub fn decode(&mut self, input: &mut BytesMut) -> Result<Option<SnapshotItem>, SnapshotError> {
         while input.len() >= self.needed {
             let extent = match self.part {
+                Part::Header => Extent::Whole(FileHeader::MIN_LEN),
                 Part::SessionCount | Part::AclCount => Extent::Whole(INT_LEN),
                 Part::Sessions(0) => {
                     self.part = Part::AclCount;
@@ -326,7 +355,11 @@ impl SnapshotDecoder {
                 }
             };
             self.needed = 0;
-            if let Some(item) = self.item(input.split_to(len))? {
+            let bytes = input.split_to(len);
+            if let Some(checksum) = &mut self.checksum {
+                *checksum = adler32(*checksum, &bytes);
+            }
+            if let Some(item) = self.item(bytes)? {
                 return Ok(Some(item));
             }
         }
@@ -336,6 +369,13 @@ impl SnapshotDecoder {
     /// Takes in the bytes of what comes next.
     fn item(&mut self, mut bytes: BytesMut) -> Result<Option<SnapshotItem>, SnapshotError> {
         match self.part {
+            Part::Header => {
+                let FileHeader { magic, .. } = FileHeader::decode(&bytes.freeze())?;
+                if magic != FileHeader::SNAPSHOT_MAGIC {
+                    return Err(SnapshotError::Magic(magic));
+                }
+                self.part = Part::SessionCount;
+            }
             Part::SessionCount => self.part = Part::Sessions(count("sessions", bytes.get_i32())?),
             Part::AclCount => self.part = Part::Acls(count("acls", bytes.get_i32())?),
             Part::Sessions(left) => {
@@ -373,6 +413,10 @@ impl SnapshotDecoder {
             // Only the end of the list has nothing behind its path.
             if !self.has_root {
                 return Err(SnapshotError::Empty);
+            }
+            if self.checksum.is_some() {
+                self.part = Part::Done;
+                return Ok(Some(SnapshotItem::End));
             }
             self.part = Part::Signature;
             return Ok(None);
@@ -477,4 +521,125 @@ fn int_at(input: &[u8], at: usize) -> Option<i32> {
 /// What is never negative, though upstream's readers would take it for nothing.
 fn count(field: &'static str, claimed: i32) -> Result<u32, DecodeError> {
     u32::try_from(claimed).map_err(|_| DecodeError::new(field, DecodeErrorKind::Count(claimed)))
+}
+
+/// What stands in a snapshot file behind its znodes: a seal, and since 3.6 the tree's digest, and since
+/// 3.9 the last zxid, each with a seal (facts, section 4.3). Which of them are there is the writer's
+/// configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct FileTrailer {
+    /// The last transaction that was applied when the znodes had been written, and the tree's digest
+    /// then.
+    pub digest: Option<SnapshotDigest>,
+    /// The last transaction that was applied when the file was finished.
+    pub last_zxid: Option<Zxid>,
+}
+
+/// Why what stands behind the znodes is no trailer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TrailerError {
+    /// It cannot be read: mostly it ends too early.
+    Field(DecodeError),
+    /// A seal is not of the bytes before it.
+    Checksum {
+        /// In the seal.
+        sealed: i64,
+        /// Of the bytes.
+        computed: u32,
+    },
+}
+
+impl fmt::Display for TrailerError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Field(error) => write!(f, "the end of the snapshot is malformed: {error}"),
+            Self::Checksum { sealed, computed } => write!(
+                f,
+                "the snapshot's checksum is {computed:08x}, and it was sealed with {sealed:08x}"
+            ),
+        }
+    }
+}
+
+impl std::error::Error for TrailerError {}
+
+impl From<DecodeError> for TrailerError {
+    fn from(error: DecodeError) -> Self {
+        Self::Field(error)
+    }
+}
+
+impl FileTrailer {
+    /// No trailer is longer, the digest's old form included.
+    pub const LEN_MAX: usize = 128;
+
+    /// Only the last zxid and its seal; nothing with a digest is so short.
+    const LAST_ZXID_LEN: usize = LONG_LEN + SEAL_LEN;
+
+    /// Reads all that stands behind the znodes, whose checksum is [`SnapshotDecoder::checksum`].
+    ///
+    /// # Errors
+    /// A seal is broken, or something is only half there. Upstream takes a half digest for none; here
+    /// the file counts as damaged, since nobody writes one.
+    pub fn parse(checksum: u32, bytes: &Bytes) -> Result<Self, TrailerError> {
+        let mut seals = Seals { reader: Reader::new(bytes), bytes, checksum, sealed: 0 };
+        seals.check()?;
+        let mut trailer = Self::default();
+        if seals.reader.remaining() > Self::LAST_ZXID_LEN {
+            trailer.digest = parse_digest(&mut seals.reader)?;
+            seals.check()?;
+        }
+        if seals.reader.remaining() > 0 {
+            trailer.last_zxid = Some(Zxid(seals.reader.long("lastZxid")?));
+            seals.check()?;
+        }
+        seals.reader.finish("snapshot")?;
+        Ok(trailer)
+    }
+}
+
+const SEAL_LEN: usize = LONG_LEN + INT_LEN + 1;
+
+/// `None`: nothing had been applied yet, so it is of nothing.
+fn parse_digest(reader: &mut Reader<'_>) -> Result<Option<SnapshotDigest>, DecodeError> {
+    let (zxid, version) = (Zxid(reader.long("zxid")?), reader.int("digestVersion")?);
+    let digest = if version < TxnDigest::VERSION {
+        // Once a hexadecimal text. That formula is not known any more, so neither is its value needed.
+        String::parse_field(reader, "digest")?;
+        0
+    } else {
+        reader.long("digest")?
+    };
+    Ok((zxid.0 > 0).then_some(SnapshotDigest { zxid, version, digest }))
+}
+
+/// Seals are checksums of everything from the file's first byte to them, earlier seals included.
+struct Seals<'a> {
+    reader: Reader<'a>,
+    bytes: &'a Bytes,
+    checksum: u32,
+    /// So many of the bytes are in the checksum.
+    sealed: usize,
+}
+
+impl Seals<'_> {
+    /// Reads the seal that is next.
+    fn check(&mut self) -> Result<(), TrailerError> {
+        let at = self.bytes.len() - self.reader.remaining();
+        self.add_up_to(at);
+        let computed = self.checksum;
+        let Seal { checksum: sealed, .. } = Seal::parse(&mut self.reader)?;
+        if sealed != i64::from(computed) {
+            return Err(TrailerError::Checksum { sealed, computed });
+        }
+        let end = self.bytes.len() - self.reader.remaining();
+        self.add_up_to(end);
+        Ok(())
+    }
+
+    fn add_up_to(&mut self, end: usize) {
+        let more = self.bytes.get(self.sealed..end).unwrap_or_default();
+        self.checksum = adler32(self.checksum, more);
+        self.sealed = end;
+    }
 }

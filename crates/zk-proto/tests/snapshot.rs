@@ -7,8 +7,8 @@ use zk_proto::acl::{Acl, Id, Perms};
 use zk_proto::data::StatPersisted;
 use zk_proto::persistence::{SnapshotAcl, SnapshotNode, SnapshotSession};
 use zk_proto::snapshot::{
-    OPEN_ACL_KEY, SnapshotAcls, SnapshotDecoder, SnapshotEncoder, SnapshotError, SnapshotItem,
-    SnapshotZnode,
+    FileTrailer, OPEN_ACL_KEY, SnapshotAcls, SnapshotDecoder, SnapshotEncoder, SnapshotError,
+    SnapshotItem, SnapshotZnode,
 };
 use zk_proto::{DecodeError, DecodeErrorKind, Reader, Record, SessionId};
 use zk_testkit::{Prng, property, vectors};
@@ -292,4 +292,50 @@ fn acls_get_keys_once() {
     assert_eq!(acls.key_of_encoded(&encoded), Some(1));
     assert_eq!((acls.key_of_encoded(b"x"), acls.key_of_encoded(b"")), (None, Some(OPEN_ACL_KEY)));
     assert_eq!(acls.len(), 2);
+}
+
+/// A file's items, what stands behind them, and the checksum.
+fn decode_file(file: &[u8], piece: usize) -> Result<(usize, FileTrailer), String> {
+    let mut decoder = SnapshotDecoder::in_file(LEN_MAX);
+    let (mut input, mut items) = (BytesMut::new(), 0);
+    let mut pieces = file.chunks(piece);
+    loop {
+        match decoder.decode(&mut input).map_err(|error| error.to_string())? {
+            Some(SnapshotItem::End) => break,
+            Some(_) => items += 1,
+            None => input.extend_from_slice(pieces.next().ok_or("it is not whole")?),
+        }
+    }
+    pieces.for_each(|piece| input.extend_from_slice(piece));
+    let trailer = FileTrailer::parse(decoder.checksum(), &input.freeze());
+    trailer.map(|trailer| (items, trailer)).map_err(|error| error.to_string())
+}
+
+#[test]
+fn apaches_files_read_with_what_their_trailers_have() {
+    let files = vectors::read(format!("{}/testdata/snapshot.txt", env!("CARGO_MANIFEST_DIR")));
+    let mut kinds = std::collections::BTreeSet::new();
+    for vector in files.iter().filter(|vector| vector.kind == "Snapshot") {
+        let (items, trailer) = decode_file(&vector.bytes, usize::MAX).unwrap();
+        assert!(items > 3);
+        kinds.insert((trailer.digest.is_some(), trailer.last_zxid.is_some()));
+        for piece in [1, 5, 64] {
+            assert_eq!(decode_file(&vector.bytes, piece), Ok((items, trailer)));
+        }
+        for cut in 0..vector.bytes.len() {
+            // Where a seal ends, a file may end, too: it is an older release's.
+            if let Ok((_, shorter)) = decode_file(&vector.bytes[..cut], usize::MAX) {
+                assert!(shorter.last_zxid.is_none() && trailer != shorter, "cut at {cut}");
+            }
+        }
+        for at in 0..vector.bytes.len() {
+            let mut damaged = vector.bytes.to_vec();
+            damaged[at] ^= 4;
+            if let Ok((_, found)) = decode_file(&damaged, usize::MAX) {
+                // Of a seal, only the string behind it: nobody reads that.
+                assert_eq!((found, vector.bytes[at]), (trailer, b'/'), "byte {at}");
+            }
+        }
+    }
+    assert!(kinds.contains(&(true, true)), "{kinds:?}");
 }

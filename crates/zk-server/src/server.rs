@@ -14,11 +14,13 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use zk_config::{Role, ServerConfig};
-use zk_processor::{Authenticator, ContainerConfig, DigestAlgorithm, Node, NodeConfig};
+use zk_processor::{
+    Authenticator, ContainerConfig, DigestAlgorithm, Node, NodeConfig, ReadOnlyMode,
+};
 use zk_proto::create_mode::ExtendedTypes;
 use zk_proto::{ServerId, SessionId};
-use zk_session::{SessionConfig, first_id};
-use zk_storage::{LogConfig, StorageConfig};
+use zk_session::{LocalSessionMode, SessionConfig, first_id};
+use zk_storage::{Before, LogConfig, StorageConfig};
 use zk_tree::TreeConfig;
 use zk_zab::{Members, PeerConfig};
 
@@ -91,6 +93,9 @@ impl StartError {
             Self::Data(storage::RecoveryError::Storage(error)) if error.exit_code() == 3 => {
                 Exit::DataDir
             }
+            Self::Data(storage::RecoveryError::Import(error)) if error.exit_code() == 3 => {
+                Exit::DataDir
+            }
             Self::Data(_) => Exit::Unexpected,
             Self::NoFolder(_) => Exit::DataDir,
             Self::Config(_) => Exit::Invocation,
@@ -157,11 +162,7 @@ pub fn start(config: ServerConfig) -> Result<Running, StartError> {
     let clock = Clock::start();
     let now = clock.now();
     let address = client_address(&config)?;
-    let extended_types = if config.tree.extended_types_enabled {
-        ExtendedTypes::Enabled
-    } else {
-        ExtendedTypes::Disabled
-    };
+    let extended_types = extended_types(&config);
     if !config.data_dir_autocreate {
         let folders = [&config.data_dir, &config.data_log_dir];
         if let Some(missing) = folders.into_iter().find(|folder| !folder.exists()) {
@@ -170,6 +171,10 @@ pub fn start(config: ServerConfig) -> Result<Running, StartError> {
     }
     let member = config.member_id().map(quorum::server_id);
     let tree = TreeConfig { extended_types, digest_enabled: config.storage.digest_enabled };
+    if let Ok(Before::Apache(_)) = zk_storage::look(&storage_config(&config)) {
+        // Apache's server may still run, and write: its data would be taken over too early, for good.
+        drop(bind(&config, address)?);
+    }
     let recovered = match member {
         None => storage::recover(&storage_config(&config), tree)?,
         Some(_) => storage::recover_member(&storage_config(&config), tree)?,
@@ -180,8 +185,7 @@ pub fn start(config: ServerConfig) -> Result<Running, StartError> {
         load_ms = recovered.load_us / 1000, replay_ms = recovered.replay_us / 1000, "data loaded"
     );
     // Listening before anything is started: a port that is taken leaves nothing behind.
-    let listener = Listener::bind(address, config.client_port_listen_backlog)
-        .map_err(|source| StartError::Bind { address: address.to_string(), source })?;
+    let listener = bind(&config, address)?;
     let client_address = listener.local_addr()?;
     let metrics = metrics_listener(&config)?;
 
@@ -256,6 +260,11 @@ pub fn start(config: ServerConfig) -> Result<Running, StartError> {
         tracing::info!(address = %client_address, "serving clients");
     }
     Ok(Running { context, client_address, tasks, store, checkpoints, stop_checkpoints })
+}
+
+fn bind(config: &ServerConfig, address: SocketAddr) -> Result<Listener, StartError> {
+    Listener::bind(address, config.client_port_listen_backlog)
+        .map_err(|source| StartError::Bind { address: address.to_string(), source })
 }
 
 /// Starts a server and serves until SIGTERM or SIGINT.
@@ -355,7 +364,15 @@ fn metrics_listener(config: &ServerConfig) -> Result<Option<TcpListener>, StartE
     bind().map(Some).map_err(|source| StartError::Metrics { address: address.to_string(), source })
 }
 
-fn storage_config(config: &ServerConfig) -> StorageConfig {
+pub(crate) fn extended_types(config: &ServerConfig) -> ExtendedTypes {
+    if config.tree.extended_types_enabled {
+        ExtendedTypes::Enabled
+    } else {
+        ExtendedTypes::Disabled
+    }
+}
+
+pub(crate) fn storage_config(config: &ServerConfig) -> StorageConfig {
     let defaults = LogConfig::default();
     let segment_bytes = match config.storage.pre_alloc_size_bytes {
         0 => defaults.segment_bytes,
@@ -400,6 +417,7 @@ fn peer_config(config: &ServerConfig, id: ServerId) -> PeerConfig {
         commit_log_count: ensemble.commit_log_count as usize,
         snapshot_size_factor: ensemble.snapshot_size_factor,
         force_snapshot_sync: ensemble.force_snapshot_sync,
+        early_commits: false,
         ..PeerConfig::new(id, members)
     }
 }
@@ -422,6 +440,10 @@ fn node_config(
         auth.providers.iter().any(|provider| provider.class_name == full)
     };
     NodeConfig {
+        local_sessions: LocalSessionMode::from_config(
+            config.ensemble.local_sessions_enabled,
+            config.ensemble.local_sessions_upgrading_enabled,
+        ),
         auth: Authenticator {
             skip_acl: auth.skip_acl,
             digest_enabled: auth.digest_enabled,
@@ -444,6 +466,10 @@ fn node_config(
         digest_enabled: config.storage.digest_enabled,
         enforce_quota: config.tree.enforce_quota,
         reconfig_enabled: config.ensemble.reconfig_enabled,
+        read_only_mode: ReadOnlyMode::from_config(
+            config.read_only_mode_enabled,
+            config.ensemble.local_sessions_enabled,
+        ),
         containers: ContainerConfig {
             check_interval_ms: config.tree.container_check_interval_ms.into(),
             max_per_minute: config.tree.container_max_per_minute,

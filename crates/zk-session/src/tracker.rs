@@ -195,6 +195,19 @@ impl SessionTracker {
         self.sessions.get(&id).is_some_and(|session| !session.closing)
     }
 
+    /// Whether the session is there, and about to end.
+    #[must_use]
+    pub fn is_closing(&self, id: SessionId) -> bool {
+        self.sessions.get(&id).is_some_and(|session| session.closing)
+    }
+
+    /// The session's timeout in ms, if it is there and not closing.
+    #[must_use]
+    pub fn timeout_ms(&self, id: SessionId) -> Option<i32> {
+        let session = self.sessions.get(&id).filter(|session| !session.closing)?;
+        Some(session.timeout_ms)
+    }
+
     /// The session's requests come through `owner` from now on.
     pub fn set_owner(&mut self, id: SessionId, owner: Owner) {
         if let Some(session) = self.sessions.get_mut(&id).filter(|session| !session.closing) {

@@ -21,7 +21,7 @@ pub const SEEDED: bool = cfg!(seeded_bugs);
 pub const IMPOSSIBLE: &[(u8, &str, &str)] = &[(
     18,
     "ZOOKEEPER-3526",
-    "there is no read-only mode: only a leader with a quorum makes transactions, sessions' ends too",
+    "a read-only member makes no transactions: only a leader with a quorum does, sessions' ends too",
 )];
 
 /// What came of a bug.

@@ -11,12 +11,12 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 
 use bytes::{Buf as _, Bytes, BytesMut};
-use zk_processor::{Action, Client as Handle, Flow, Node, NodeConfig, Outbox};
+use zk_processor::{Action, Client as Handle, Flow, Node, NodeConfig, Outbox, ReadOnlyMode};
 use zk_proto::connect::ConnectResponse;
 use zk_proto::quorum::{Notification, PacketType, PeerState, QuorumPacket};
 use zk_proto::txn::Txn;
 use zk_proto::{Epoch, Record, ServerId, SessionId, Xid, Zxid};
-use zk_session::{SessionConfig, first_id};
+use zk_session::{LocalSessionMode, SessionConfig, first_id};
 use zk_testkit::Prng;
 use zk_tree::{Checkpoint, Database, TreeConfig};
 use zk_zab::{LinkId, PeerConfig, QuorumVerifier, Write};
@@ -179,6 +179,9 @@ pub(crate) struct Member {
     pub(crate) serving: bool,
     /// When what it does last changed, in µs.
     pub(crate) since_us: i64,
+    /// Whether it served when last looked at, and how often that has changed.
+    serves: bool,
+    pub(crate) roles: u64,
     /// What votes for it that came since its start claim for its log: it may have had that before.
     claimed: Zxid,
     election_ms: Option<i64>,
@@ -197,7 +200,7 @@ pub(crate) struct Member {
 pub(crate) struct Connection {
     pub(crate) client: usize,
     pub(crate) member: usize,
-    life: u32,
+    pub(crate) life: u32,
     handle: Option<Arc<Handle>>,
     outbox: Arc<Mutex<OutboxState>>,
     held: VecDeque<Bytes>,
@@ -279,6 +282,8 @@ impl Ensemble {
                 state: PeerState::Looking,
                 serving: false,
                 since_us: 0,
+                serves: false,
+                roles: 0,
                 claimed: Zxid::ZERO,
                 election_ms: None,
                 lost: false,
@@ -290,7 +295,11 @@ impl Ensemble {
             .collect();
         // One more client: the probe.
         let clients = (0..=scenario.clients)
-            .map(|index| Client::new(index == scenario.clients, &scenario, &mut rng))
+            .map(|index| {
+                let probe = index == scenario.clients;
+                let content = scenario.read_only && index % 2 == 0 && !probe;
+                Client::new(probe, content, &scenario, &mut rng)
+            })
             .collect::<Vec<_>>();
         let mut network = Network::new(count, clients.len());
         network.base_us = scenario.latency_us;
@@ -305,7 +314,7 @@ impl Ensemble {
             links: Vec::new(),
             connections: Vec::new(),
             clients,
-            checks: Checks::default(),
+            checks: Checks::new(scenario.local_sessions),
             trace,
             markers: Markers::default(),
             violation: None,
@@ -471,6 +480,10 @@ impl Ensemble {
             first_id: first_id(self.members[member].id, clocks.now(self.now_us()).wall_ms),
         });
         config.extended_types = self.scenario.extended_types;
+        if self.scenario.read_only {
+            config.read_only_mode = ReadOnlyMode::Enabled;
+        }
+        config.local_sessions = self.scenario.local_sessions;
         config
     }
 
@@ -487,6 +500,7 @@ impl Ensemble {
             commit_log_count: scenario.commit_log_count,
             snapshot_size_factor: scenario.snapshot_size_factor,
             counter_limit: scenario.counter_limit,
+            early_commits: scenario.early_commits,
             ..PeerConfig::new(self.members[member].id, members)
         }
     }
@@ -703,6 +717,11 @@ impl Ensemble {
     fn observe(&mut self, member: usize) {
         let Some(node) = &self.members[member].node else { return };
         let (applied, digest) = node.read(|db| (db.tree.last_zxid(), db.tree.digest()));
+        let serves = node.is_serving();
+        let it = &mut self.members[member];
+        if std::mem::replace(&mut it.serves, serves) != serves {
+            it.roles += 1;
+        }
         let before = self.members[member].applied;
         if applied != before {
             self.members[member].applied = applied;
@@ -775,6 +794,9 @@ impl Ensemble {
         let checks = &mut self.checks;
         let Some(proposed) = checks.ledger.get(zxid) else { return };
         let (header, txn) = (proposed.txn.header, &proposed.txn.txn);
+        if matches!(txn, Txn::CreateSession(_)) && checks.sessions.was_heard_of(header.client_id) {
+            self.markers.met(Marker::SessionUpgraded);
+        }
         let verdict = checks
             .sessions
             .sessions_begin_once_and_end_for_ever(&header, txn)

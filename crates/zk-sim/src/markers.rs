@@ -99,6 +99,12 @@ markers! {
     EphemeralsExpired = "an expired session took ephemeral znodes with it";
     /// By itself.
     SessionClosed = "a client closed its session";
+    /// For an ephemeral znode.
+    SessionUpgraded = "a local session became global";
+    /// And stays so.
+    EphemeralRefused = "an ephemeral znode was refused to a local session";
+    /// Its connection was lost.
+    LocalSessionTakenUp = "a local session was taken up again";
     /// Too late.
     SessionRefused = "a client came back too late for its session";
     /// S5.
@@ -113,6 +119,14 @@ markers! {
     WatchCaughtUp = "setWatches caught up with a change";
     /// And stays.
     PersistentWatchFired = "a persistent watch fired";
+    /// From its last state.
+    ReadOnlyRead = "a member without a quorum served a read";
+    /// It could not.
+    ReadOnlyWriteRefused = "a member without a quorum refused a write";
+    /// To the same server.
+    ReadOnlySessionTakenUp = "a client came back to its session at a member without a quorum";
+    /// The next election.
+    ReadOnlyEnded = "a member without a quorum got a leader, and its readers had to go";
     /// As a whole.
     MultiApplied = "a multi was applied";
     /// Not at all.

@@ -192,6 +192,12 @@ impl Network {
         self.cut.iter().flatten().any(|cut| *cut)
     }
 
+    /// Whether messages take longer than they do by nature, or get lost.
+    #[must_use]
+    pub fn is_slow(&self) -> bool {
+        self.factor > 1 || self.loss_permille > 0
+    }
+
     /// Mends everything.
     pub fn mend(&mut self) {
         self.cut.iter_mut().flatten().for_each(|cut| *cut = false);

@@ -2,6 +2,7 @@
 //! is found.
 
 use zk_proto::quorum::{PacketType, PeerState};
+use zk_session::LocalSessionMode;
 use zk_zab::bugs::Bug;
 
 use crate::check::Violation;
@@ -123,6 +124,10 @@ fn calm(seed: u64) -> Scenario {
         latency_us: 300,
         spike_permille: 0,
         initialized: true,
+        read_only: false,
+        // Some of the bugs are in what a learner does with them.
+        early_commits: true,
+        local_sessions: LocalSessionMode::Disabled,
         scripted: true,
         ..Scenario::draw(seed)
     }

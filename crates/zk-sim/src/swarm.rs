@@ -2,10 +2,17 @@
 
 use zk_proto::ServerId;
 use zk_proto::create_mode::ExtendedTypes;
+use zk_session::LocalSessionMode;
 use zk_testkit::Prng;
 use zk_zab::Members;
 
 use crate::clock::{MS, SECOND};
+
+/// Where [`Scenario::read_only`] is drawn from.
+const READ_ONLY_STREAM: u64 = 0x0096_0000_0000_0000;
+
+/// The same for commits before `UPTODATE`.
+const EARLY_COMMITS_STREAM: u64 = 0x6561_726c_7943_6f6d;
 
 /// A kind of fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -130,6 +137,12 @@ pub struct Scenario {
     pub initialized: bool,
     /// How owner fields are read.
     pub extended_types: ExtendedTypes,
+    /// Members without a quorum serve reads, and every other client is content with that.
+    pub read_only: bool,
+    /// Leaders send followers commits before `UPTODATE`, as upstream's do.
+    pub early_commits: bool,
+    /// What becomes of new sessions.
+    pub local_sessions: LocalSessionMode,
     /// Nothing happens by itself: members start, and faults happen, as a script says.
     pub scripted: bool,
 }
@@ -188,7 +201,17 @@ impl Scenario {
             timeout_max_ms: i32::try_from(tick_ms * 20).unwrap_or(i32::MAX),
             initialized: rng.chance(50),
             extended_types: ExtendedTypes::Disabled,
+            // From a stream of its own: all else that a seed stood for before this stays.
+            read_only: Prng::new(seed ^ READ_ONLY_STREAM).chance(20),
+            early_commits: Prng::new(seed ^ EARLY_COMMITS_STREAM).chance(50),
             scripted: false,
+            // The same lot as that of the groups: either was the last one, and stays what it was.
+            local_sessions: match rng.clone().below(20) {
+                _ if standalone => LocalSessionMode::Disabled, // it has none
+                0..3 => LocalSessionMode::Upgrading,
+                3 => LocalSessionMode::Enabled,
+                _ => LocalSessionMode::Disabled, // what most ensembles have
+            },
         };
         // A lot that none of the fixed seeds draws, so that they stay what they were.
         if matches!(rng.below(100), 70..85) {
@@ -251,5 +274,27 @@ impl Scenario {
     #[must_use]
     pub fn members(&self) -> usize {
         self.voters + self.observers
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use zk_zab::QuorumVerifier;
+
+    use super::*;
+
+    #[test]
+    fn groups_are_drawn_now_and_then_and_can_always_decide() {
+        let (mut grouped, mut weightless) = (0, 0);
+        for seed in 0..600 {
+            let scenario = Scenario::draw(seed);
+            let members = scenario.membership();
+            let verifier = QuorumVerifier::new(&members);
+            assert!(verifier.contains_quorum(&members.voters), "{scenario:?}");
+            assert_eq!(members.is_hierarchical(), !scenario.groups.is_empty());
+            grouped += usize::from(members.is_hierarchical());
+            weightless += usize::from(members.voters.iter().any(|it| !verifier.has_weight(*it)));
+        }
+        assert!((50..150).contains(&grouped) && weightless > 20, "{grouped} {weightless}");
     }
 }

@@ -16,6 +16,7 @@ use zk_proto::proto::{
 use zk_proto::quorum::PeerState;
 use zk_proto::watch::EventType;
 use zk_proto::{ErrorCode, OpCode, Reader, Record, Request, SessionId, Xid, Zxid};
+use zk_session::LocalSessionMode;
 use zk_testkit::Prng;
 
 use crate::check::client::is_write;
@@ -42,6 +43,9 @@ struct Asked {
     again: Option<(Vec<Watch>, Zxid)>,
 }
 
+/// A member, its life, and how often it had begun or ceased to serve.
+type Home = (usize, u32, u64);
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
     Away,
@@ -54,6 +58,10 @@ enum Phase {
 pub(crate) struct Client {
     /// It only shows that the ensemble is alive.
     probe: bool,
+    /// A server without a quorum will do.
+    content: bool,
+    /// Its server has none, and its session is that server's own.
+    read_only: bool,
     session: Option<(SessionId, Bytes)>,
     timeout_ms: i32,
     asked_timeout_ms: i32,
@@ -80,14 +88,18 @@ pub(crate) struct Client {
     pub(crate) refused: Vec<SessionId>,
     versions: BTreeMap<String, i32>,
     server_before: Option<usize>,
+    /// Where its session is, if that is a local one: the member, its process and its role.
+    home: Option<Home>,
 }
 
 impl Client {
-    pub(crate) fn new(probe: bool, scenario: &Scenario, rng: &mut Prng) -> Self {
+    pub(crate) fn new(probe: bool, content: bool, scenario: &Scenario, rng: &mut Prng) -> Self {
         let span = u64::try_from(scenario.timeout_max_ms).unwrap_or(1);
         let asked = i32::try_from(rng.below(span)).unwrap_or(1) + 1;
         Self {
             probe,
+            content,
+            read_only: false,
             session: None,
             timeout_ms: 0,
             asked_timeout_ms: if probe { scenario.timeout_max_ms } else { asked },
@@ -110,6 +122,7 @@ impl Client {
             refused: Vec::new(),
             versions: BTreeMap::new(),
             server_before: None,
+            home: None,
         }
     }
 
@@ -165,7 +178,14 @@ impl Ensemble {
         if self.quiet && self.clients[client].session.is_none() {
             return;
         }
-        let member = self.rng.index(self.members.len());
+        let mut member = self.rng.index(self.members.len());
+        // Elsewhere a local session is lost.
+        if let Some((home, ..)) = self.clients[client].home
+            && self.clients[client].session.is_some()
+            && self.rng.chance(70)
+        {
+            member = home;
+        }
         let Some(connection) = self.connect(client, member) else {
             let delay = 10 * MS + self.within(200 * MS);
             return self.wake(client, delay);
@@ -184,7 +204,7 @@ impl Ensemble {
             timeout_ms: it.asked_timeout_ms,
             session_id,
             password: Some(password),
-            read_only: Some(false),
+            read_only: Some(it.content),
         };
         it.wrong_password = wrong;
         it.connection = Some(connection);
@@ -218,8 +238,13 @@ impl Ensemble {
         it.to_set.extend(watches);
         it.to_set.sort();
         it.to_set.dedup();
-        if it.closing {
-            // It has asked for the end, and does not come back.
+        let given_up = it.read_only && !self.rng.chance(30);
+        if self.clients[client].read_only && !says_goodbye {
+            self.met(Marker::ReadOnlyEnded);
+        }
+        let it = &mut self.clients[client];
+        if it.closing || given_up {
+            // It has asked for the end, and does not come back; or nobody else knows the session.
             it.closing = false;
             self.client_forgets(client);
         }
@@ -234,6 +259,7 @@ impl Ensemble {
     fn client_forgets(&mut self, client: usize) {
         let it = &mut self.clients[client];
         it.session = None;
+        it.read_only = false;
         it.watches.disconnected(true);
         it.to_set.clear();
         it.next_xid = 1;
@@ -464,6 +490,19 @@ impl Ensemble {
                 ops.push(create(path));
             }
         }
+        // Only where it makes a difference: other seeds draw what they have always drawn.
+        if self.scenario.local_sessions == LocalSessionMode::Upgrading && self.rng.chance(25) {
+            let path = format!("{parent}/e{}", self.rng.index(3));
+            ops.push(MultiOp::Create {
+                op: OpCode::CREATE,
+                request: CreateRequest {
+                    path,
+                    data: Some(Bytes::new()),
+                    acl: Acl::open().to_vec(),
+                    flags: CreateMode::Ephemeral.flag(),
+                },
+            });
+        }
         Request::Multi(MultiRequest::Write(ops))
     }
 
@@ -494,6 +533,7 @@ impl Ensemble {
     }
 
     fn client_is_greeted(&mut self, client: usize, frame: &Bytes) -> Result<(), Violation> {
+        let now_us = self.now_us();
         let Ok(response) = ConnectResponse::decode(frame) else {
             return fail("C3 a reply can be read", "no connect response");
         };
@@ -516,8 +556,18 @@ impl Ensemble {
                 self.markers.met(Marker::WrongPasswordRefused);
                 self.client_drops(client, true);
             } else {
-                it.refused.push(asked);
-                self.markers.met(Marker::SessionRefused);
+                // Without a quorum a server cannot know; and what it knew alone ends with it.
+                if !it.read_only && response.read_only != Some(true) {
+                    let home = it.home;
+                    let timeout_ms = it.timeout_ms;
+                    if home.is_some() && home == self.home_of(client) {
+                        self.checks
+                            .sessions
+                            .a_local_session_lives_for_its_timeout(asked, timeout_ms, now_us)?;
+                    }
+                    self.clients[client].refused.push(asked);
+                    self.markers.met(Marker::SessionRefused);
+                }
                 self.client_drops(client, true);
                 self.client_forgets(client);
             }
@@ -525,7 +575,19 @@ impl Ensemble {
             self.wake(client, delay);
             return Ok(());
         }
+        if asked == SessionId(0) {
+            let local = self.scenario.local_sessions != LocalSessionMode::Disabled;
+            let home = if local { self.home_of(client) } else { None };
+            self.clients[client].home = home;
+        } else if self.clients[client].home.is_some() && !self.checks.sessions.has_begun(asked) {
+            self.markers.met(Marker::LocalSessionTakenUp);
+        }
+        let it = &mut self.clients[client];
         it.timeout_ms = response.timeout_ms;
+        if response.read_only == Some(true) && asked != SessionId(0) {
+            self.markers.met(Marker::ReadOnlySessionTakenUp);
+        }
+        it.read_only = response.read_only == Some(true);
         it.session = Some((response.session_id, response.password.unwrap_or_default()));
         it.phase = Phase::Open;
         let server = it.connection.map(|connection| self.connections[connection].member);
@@ -537,6 +599,13 @@ impl Ensemble {
         self.client_sets_watches_again(client);
         self.wake(client, 0);
         Ok(())
+    }
+
+    /// Where a client is connected.
+    fn home_of(&self, client: usize) -> Option<Home> {
+        let connection = &self.connections[self.clients[client].connection?];
+        let member = &self.members[connection.member];
+        Some((connection.member, connection.life, member.roles))
     }
 
     fn client_sets_watches_again(&mut self, client: usize) {
@@ -624,6 +693,17 @@ impl Ensemble {
         }
         let it = &mut self.clients[client];
         let Some((session, _)) = it.session.clone() else { return Ok(()) };
+        if it.read_only && needs_a_quorum(&asked.request) {
+            self.markers.met(Marker::ReadOnlyWriteRefused);
+            return refused_without_a_quorum(&asked.request, header);
+        }
+        if it.read_only {
+            self.markers.met(Marker::ReadOnlyRead);
+        }
+        if it.read_only && matches!(&*asked.request, Request::CloseSession) {
+            self.after_reply(client, member, &asked, header);
+            return Ok(());
+        }
         let realm = self.members[member].disk.current_epoch;
         let deposed = asked.floor.epoch() > realm && !self.scenario.standalone;
         self.checks.clients.a_reply_says_what_happened(
@@ -686,6 +766,9 @@ impl Ensemble {
             }
             _ => {} // nothing follows from it
         }
+        if header.err == ErrorCode::EPHEMERAL_ON_LOCAL_SESSION {
+            self.markers.met(Marker::EphemeralRefused);
+        }
         if !is_write(&asked.request) && zxid < self.checks.commits.last() {
             self.markers.met(Marker::StaleRead);
         }
@@ -743,6 +826,29 @@ impl Ensemble {
             }
         }
     }
+}
+
+/// Whether a server without a quorum cannot do it.
+fn needs_a_quorum(request: &Request) -> bool {
+    match request {
+        Request::CloseSession => false,
+        Request::Sync(_) => true,
+        request => is_write(request),
+    }
+}
+
+/// R1: a server without a quorum takes no part in what others agree on.
+///
+/// # Errors
+/// It said something else.
+fn refused_without_a_quorum(request: &Request, header: ReplyHeader) -> Result<(), Violation> {
+    if header.err == ErrorCode::NOT_READ_ONLY {
+        return Ok(());
+    }
+    fail(
+        "R1 without a quorum nothing is written",
+        format!("{request:?} is answered with {} at {}", header.err, header.zxid),
+    )
 }
 
 fn create(path: &str, mode: CreateMode, data: &[u8]) -> Request {

@@ -30,9 +30,8 @@ pub enum StorageError {
     },
     /// Only Apache ZooKeeper's data is there.
     #[error(
-        "{} was written by Apache ZooKeeper, whose files this release does not read yet; nothing was \
-         changed. To start a new and empty server, point dataDir (and dataLogDir) to an empty \
-         folder; to keep this data, go on with Apache ZooKeeper in this one", path.display()
+        "{} was written by Apache ZooKeeper and is not imported; nothing was changed. To start a new and \
+         empty server, point dataDir (and dataLogDir) to an empty folder", path.display()
     )]
     ApacheData {
         /// One of its files.

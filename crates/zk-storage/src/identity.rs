@@ -6,6 +6,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::time::SystemTime;
 
 use rustix::fs::{FlockOperation, flock};
 
@@ -104,6 +105,11 @@ pub(crate) fn read(folder: &Path) -> Result<Option<StoreId>, StorageError> {
         }
         (Ok(_) | Err(_), Ok(_) | Err(_)) => Err(StorageError::Identity { path }),
     }
+}
+
+/// When the folder got its store id; `None` where it has none, or that cannot be known.
+pub(crate) fn made(folder: &Path) -> Option<SystemTime> {
+    fs::metadata(folder.join("identity")).and_then(|metadata| metadata.modified()).ok()
 }
 
 /// Gives the folder its store id, durably.

@@ -27,7 +27,8 @@
 //! - The state is the snapshot that the log last went on from, or what grew from it: after a crash at
 //!   any point both are from before its installation, or both from after.
 //! - The state never holds what is not in the log: applied <= last logged (D5).
-//! - Data of another server, of a later format or of Apache ZooKeeper is refused, untouched.
+//! - Data of another server or of a later format is refused, untouched. That of Apache ZooKeeper is never
+//!   changed: [`import`] makes a store from it.
 //!
 //! # Caveats
 //!
@@ -39,6 +40,7 @@ mod disk;
 mod error;
 mod history;
 mod identity;
+pub mod import;
 mod key;
 mod recover;
 mod state;
@@ -49,7 +51,7 @@ pub use error::StorageError;
 pub use history::StoredHistory;
 pub use identity::StoreId;
 pub use key::ZnodeValue;
-pub use recover::{Opened, StorageConfig, open};
+pub use recover::{Before, Opened, StorageConfig, look, open};
 pub use state::{
     CheckpointWriter, Meta, StagedId, StagedState, StagingWriter, State, StateItem, StateSnapshot,
 };

@@ -3,12 +3,14 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use zk_zab::Durable;
 
 use crate::error::StorageError;
 use crate::history::StoredHistory;
 use crate::identity::{self, StoreId};
+use crate::import::{self, ApacheFiles, ImportError};
 use crate::state::State;
 use crate::txn_log::{Log, LogConfig, Reader, remove_initialize};
 
@@ -69,21 +71,53 @@ impl Opened {
     }
 }
 
+/// The log's folder and the state's.
+pub(crate) fn folders(config: &StorageConfig) -> (PathBuf, PathBuf) {
+    (config.data_log_dir.join(LOG_FOLDER), config.data_dir.join(STATE_FOLDER))
+}
+
+/// What stands before the data of a server is opened.
+#[derive(Debug)]
+pub enum Before {
+    /// A store of ours, or nothing at all; to [`open`]. It was made at this time, where it is there.
+    Ours(Option<SystemTime>),
+    /// Only files of Apache ZooKeeper's: to be imported.
+    Apache(ApacheFiles),
+}
+
+/// Looks whose data there is.
+///
+/// # Errors
+/// What cannot be read, or makes no sense.
+pub fn look(config: &StorageConfig) -> Result<Before, ImportError> {
+    let (log_folder, state_folder) = folders(config);
+    if identity::read(&log_folder)?.is_none()
+        && identity::read(&state_folder)?.is_none()
+        && let Some(files) = ApacheFiles::find(config)?
+    {
+        return Ok(Before::Apache(files));
+    }
+    Ok(Before::Ours(identity::made(&log_folder)))
+}
+
 /// Opens the data of one server, or makes it where there is none.
 ///
 /// # Errors
 /// See [`StorageError`]: whatever is missing, damaged or somebody else's is named, and left as it is.
 pub fn open(config: &StorageConfig) -> Result<Opened, StorageError> {
-    let log_folder = config.data_log_dir.join(LOG_FOLDER);
-    let state_folder = config.data_dir.join(STATE_FOLDER);
+    let (log_folder, state_folder) = folders(config);
     if identity::read(&log_folder)?.is_none() && identity::read(&state_folder)?.is_none() {
+        // Whoever has such data imports it first.
         refuse_apache_data(&config.data_dir, "snapshot.")?;
         refuse_apache_data(&config.data_log_dir, "log.")?;
     }
-
     let log_lock = identity::lock(&log_folder)?;
     let state_lock = identity::lock(&state_folder)?;
-    let store = match (identity::read(&log_folder)?, identity::read(&state_folder)?) {
+    let identities = (identity::read(&log_folder)?, identity::read(&state_folder)?);
+    for lock in [&log_lock, &state_lock] {
+        import::settle(lock, identities != (None, None))?;
+    }
+    let store = match identities {
         (Some(log_store), Some(state_store)) if log_store == state_store => log_store,
         (Some(log_store), Some(state_store)) => {
             let (log, state) = (log_folder, state_folder);

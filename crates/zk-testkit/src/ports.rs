@@ -1,6 +1,7 @@
 //! Ports for servers that tests start.
 
 use std::net::{Ipv4Addr, TcpListener};
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::UNIX_EPOCH;
 
@@ -15,14 +16,10 @@ const COUNT: u16 = 20_000;
 /// When all are taken.
 #[must_use]
 pub fn free_port() -> u16 {
-    static GIVEN: AtomicU32 = AtomicU32::new(0);
-    let start = UNIX_EPOCH.elapsed().map_or(0, |now| now.subsec_nanos()) ^ std::process::id();
-    let _ = GIVEN.compare_exchange(
-        0,
-        start % u32::from(COUNT) + 1,
-        Ordering::Relaxed,
-        Ordering::Relaxed,
-    );
+    static GIVEN: LazyLock<AtomicU32> = LazyLock::new(|| {
+        let now = UNIX_EPOCH.elapsed().map_or(0, |now| now.subsec_nanos());
+        AtomicU32::new((now ^ std::process::id()) % u32::from(COUNT))
+    });
     (0..COUNT)
         .map(|_| {
             let number = GIVEN.fetch_add(1, Ordering::Relaxed) % u32::from(COUNT);

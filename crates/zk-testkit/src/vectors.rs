@@ -94,7 +94,31 @@ pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// Writes each vector of kind `File` to a file below `folder` that has its name; its field `zeros` says how
+/// many of them stand behind its bytes.
+///
+/// # Panics
+/// When one cannot be written, or there is none.
+pub fn write_files(vectors: &[Vector], folder: &Path) {
+    let files: Vec<_> = vectors.iter().filter(|vector| vector.kind == "File").collect();
+    assert!(!files.is_empty(), "there is no file");
+    for file in files {
+        let path = folder.join(&file.name);
+        let zeros = file.field("zeros").map_or(0, |zeros| zeros.parse().expect("a number"));
+        let bytes = [&file.bytes[..], &vec![0; zeros]].concat();
+        fs::create_dir_all(path.parent().expect("a folder")).expect("a folder to write to");
+        fs::write(&path, bytes).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    }
+}
+
 impl Vector {
+    /// The value of a field, if it has it.
+    #[must_use]
+    pub fn field(&self, name: &str) -> Option<&str> {
+        let found = self.fields.iter().find(|(field, _)| field == name);
+        found.map(|(_, value)| value.as_str())
+    }
+
     /// Checks that the fields stand in `debug`, the `Debug` output of what was decoded, in their order.
     ///
     /// # Panics

@@ -35,7 +35,10 @@ const EDGES: &[(&str, &[&str])] = &[
         "zk-sim",
         &["zk-jute", "zk-proto", "zk-tree", "zk-session", "zk-zab", "zk-processor", "zk-testkit"],
     ),
-    ("paddock", &["zk-server", "zk-client", "zk-cli", "zk-bench", "zk-config"]),
+    (
+        "paddock",
+        &["zk-server", "zk-client", "zk-cli", "zk-bench", "zk-config", "zk-proto", "zk-zab"],
+    ),
 ];
 
 /// No I/O, no clock, no randomness, no threads.

@@ -65,7 +65,7 @@ impl Database {
             | Txn::SetAcl(_)
             | Txn::Check(_)) => self.apply_single(header, header.op, single, events),
         };
-        self.tree.advance(header.zxid);
+        self.tree.applied(header.zxid);
         outcome
     }
 

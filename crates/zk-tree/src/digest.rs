@@ -1,9 +1,19 @@
-//! The digest of the tree: one CRC-32 per znode, added up (facts, section 4.5).
+//! The digest of the tree: one CRC-32 per znode, added up (facts, section 4.5); and what it was.
 
+use std::collections::VecDeque;
+
+use zk_proto::Zxid;
 use zk_proto::data::StatPersisted;
 
 /// The version of the formula, as [`zk_proto::txn::TxnDigest`] names it.
 pub const DIGEST_VERSION: i32 = 2;
+
+/// The digest after every zxid that this divides is remembered (`DataTree.DIGEST_LOG_INTERVAL`): the
+/// same ones on every member, so that members can be compared while transactions go on.
+pub const DIGEST_LOG_INTERVAL: i64 = 128;
+
+/// So many digests are remembered (`DataTree.DIGEST_LOG_LIMIT`).
+pub const DIGEST_LOG_LIMIT: usize = 1024;
 
 /// Everything below this is left out: usage nodes change without transactions.
 const EXCLUDED: &str = "/zookeeper/";
@@ -12,6 +22,36 @@ const STAT_LEN: usize = 60;
 
 /// Short inputs are put together here: the CRC is several times faster over one buffer.
 const BUFFER_LEN: usize = 512;
+
+/// The digest that a tree had after a transaction (`DataTree.ZxidDigest`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ZxidDigest {
+    /// The transaction.
+    pub zxid: Zxid,
+    /// The digest; 0 where none is kept.
+    pub digest: u64,
+}
+
+/// The digests that a tree had, oldest first.
+#[derive(Debug, Default)]
+pub(crate) struct DigestLog(VecDeque<ZxidDigest>);
+
+impl DigestLog {
+    /// The tree has `digest` after `zxid`.
+    pub(crate) fn note(&mut self, zxid: Zxid, digest: u64) {
+        if zxid.0 % DIGEST_LOG_INTERVAL != 0 {
+            return;
+        }
+        if self.0.len() == DIGEST_LOG_LIMIT {
+            self.0.pop_front();
+        }
+        self.0.push_back(ZxidDigest { zxid, digest });
+    }
+
+    pub(crate) fn iter(&self) -> impl ExactSizeIterator<Item = ZxidDigest> {
+        self.0.iter().copied()
+    }
+}
 
 /// A znode's part in the digest of its tree; 0 below `/zookeeper/`.
 #[must_use]
@@ -58,4 +98,24 @@ fn stat_bytes(stat: &StatPersisted) -> [u8; STAT_LEN] {
     }
     owner_part.copy_from_slice(&stat.ephemeral_owner.to_be_bytes());
     bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_ones_are_remembered() {
+        let mut log = DigestLog::default();
+        let epoch = 7 << 32;
+        for counter in 1..=(DIGEST_LOG_INTERVAL * (DIGEST_LOG_LIMIT as i64 + 2) + 1) {
+            log.note(Zxid(epoch | counter), counter.cast_unsigned() * 3);
+        }
+        assert_eq!(log.iter().len(), DIGEST_LOG_LIMIT);
+        let third = epoch | (3 * DIGEST_LOG_INTERVAL);
+        for (entry, zxid) in log.iter().zip((third..).step_by(128)) {
+            let digest = (zxid - epoch).cast_unsigned() * 3;
+            assert_eq!(entry, ZxidDigest { zxid: Zxid(zxid), digest });
+        }
+    }
 }

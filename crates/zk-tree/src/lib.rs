@@ -17,6 +17,7 @@
 //!   exists and lists it once; every index names exactly the znodes it should.
 //! - A multi that contains a failed operation changes nothing.
 //! - [`DataTree::digest`] is the sum of the digests of all znodes, at every moment.
+//! - [`DataTree::digest_log`] holds digests after whole transactions alone, never from the middle of a multi.
 //! - Applying does not depend on the number of znodes: no index is rebuilt, grown or sorted at once.
 //!   Exceptions, as upstream: the subtree is counted when a quota is set, and closing a session
 //!   costs what the session owned.
@@ -45,7 +46,7 @@ mod znode;
 pub use apply::{Outcome, WatchEvent};
 pub use checkpoint::{Checkpoint, CheckpointItem, SpentCheckpoint};
 pub use database::Database;
-pub use digest::{DIGEST_VERSION, node_digest};
+pub use digest::{DIGEST_LOG_INTERVAL, DIGEST_LOG_LIMIT, DIGEST_VERSION, ZxidDigest, node_digest};
 pub use load::LoadError;
 pub use quota::{QuotaStatus, StatsTrack};
 pub use tree::{DataTree, TreeConfig, ZnodeRef};

@@ -11,7 +11,7 @@ use zk_proto::{ErrorCode, SessionId, Zxid};
 
 use crate::acl_table::AclTable;
 use crate::checkpoint::Changes;
-use crate::digest::node_digest32;
+use crate::digest::{DigestLog, ZxidDigest, node_digest32};
 use crate::hash::hash_bytes;
 use crate::index::Index;
 use crate::slab::Slab;
@@ -54,6 +54,7 @@ pub struct DataTree {
     pub(crate) quotas: BTreeSet<Box<str>>,
     sessions: BTreeMap<SessionId, i32>,
     digest: u64,
+    digest_log: DigestLog,
     /// Paths and data, in bytes.
     data_size: u64,
     last_zxid: Zxid,
@@ -124,6 +125,7 @@ impl DataTree {
             quotas: BTreeSet::new(),
             sessions: BTreeMap::new(),
             digest: 0,
+            digest_log: DigestLog::default(),
             data_size: 0,
             last_zxid: Zxid::ZERO,
             changes: Changes::new(),
@@ -191,6 +193,13 @@ impl DataTree {
     #[must_use]
     pub fn digest(&self) -> u64 {
         self.digest
+    }
+
+    /// What [`Self::digest`] was after every [`DIGEST_LOG_INTERVAL`](crate::DIGEST_LOG_INTERVAL)th
+    /// transaction that was applied here, oldest first; at most
+    /// [`DIGEST_LOG_LIMIT`](crate::DIGEST_LOG_LIMIT) of them. A tree that was loaded begins with none.
+    pub fn digest_log(&self) -> impl ExactSizeIterator<Item = ZxidDigest> {
+        self.digest_log.iter()
     }
 
     /// The last transaction applied.
@@ -601,6 +610,12 @@ impl DataTree {
 
     pub(crate) fn advance(&mut self, zxid: Zxid) {
         self.last_zxid = self.last_zxid.max(zxid);
+    }
+
+    /// A transaction is applied as a whole.
+    pub(crate) fn applied(&mut self, zxid: Zxid) {
+        self.advance(zxid);
+        self.digest_log.note(zxid, self.digest);
     }
 
     /// Puts a znode there as storage knows it; not noted as changed.

@@ -12,7 +12,10 @@ use zk_proto::create_mode::ExtendedTypes;
 use zk_proto::txn::{CreateTxn, DeleteTxn, LoggedTxn, Txn, TxnHeader};
 use zk_proto::{OpCode, SessionId, Xid, Zxid};
 use zk_testkit::property_of;
-use zk_tree::{Checkpoint, CheckpointItem, Database, LoadError, Outcome, TreeConfig};
+use zk_tree::{
+    Checkpoint, CheckpointItem, DIGEST_LOG_INTERVAL, Database, LoadError, Outcome, TreeConfig,
+    ZxidDigest,
+};
 
 #[derive(Debug, Clone, Default)]
 struct Store {
@@ -307,5 +310,45 @@ fn the_configuration_is_set_outside_the_digest() {
 fn drop_all(database: &mut Database) {
     let mut checkpoint = database.begin_checkpoint();
     while database.checkpoint_chunk(&mut checkpoint, 1000, &mut Vec::new()) {}
+    drop(database.end_checkpoint(checkpoint, true));
+}
+
+/// Members are compared by what they remember: at zxids of whole transactions, and never of a tree that
+/// another one has replaced.
+#[test]
+fn digests_of_the_past_are_those_of_this_tree() {
+    let mut database = Database::new(TreeConfig::default());
+    let mut expected = Vec::new();
+    for zxid in 1..=300 {
+        create(&mut database, zxid, &format!("/n{zxid}"), 3);
+        if zxid % DIGEST_LOG_INTERVAL == 0 {
+            expected.push(ZxidDigest { zxid: Zxid(zxid), digest: database.tree.digest() });
+        }
+    }
+    let log = |database: &Database| database.tree.digest_log().collect::<Vec<_>>();
+    assert_eq!(log(&database), expected);
+    assert_eq!(expected.len(), 2);
+    let mut store = Store::default();
+    checkpoint_all(&mut database, &mut store);
+    let loaded = store.load(TreeConfig::default(), Zxid(300)).unwrap();
+    assert_eq!(loaded.tree.digest(), database.tree.digest());
+    assert_eq!(log(&loaded), []);
+    drop(database.replace(loaded));
+    create(&mut database, 384, "/later", 3);
+    let now = ZxidDigest { zxid: Zxid(384), digest: database.tree.digest() };
+    assert_eq!(log(&database), [now]);
+}
+
+fn checkpoint_all(database: &mut Database, store: &mut Store) {
+    let mut checkpoint = database.begin_checkpoint();
+    loop {
+        let mut items = Vec::new();
+        let more = database.checkpoint_chunk(&mut checkpoint, 1000, &mut items);
+        checkpoint.run_unlocked();
+        store.write(items);
+        if !more {
+            break;
+        }
+    }
     drop(database.end_checkpoint(checkpoint, true));
 }

@@ -151,6 +151,10 @@ pub struct PeerConfig {
     pub counter_limit: u32,
     /// `reconfigEnabled`: configurations come from leaders, and learners that are in none may join.
     pub reconfig_enabled: bool,
+    /// Whether a leader sends a follower what is committed between `NEWLEADER` and `UPTODATE`, as upstream's
+    /// do. Upstream's followers before 3.9.3 leave when such a `COMMIT` comes (ZOOKEEPER-4394), and under load
+    /// one always does: a server keeps it until `UPTODATE` is sent.
+    pub early_commits: bool,
 }
 
 impl PeerConfig {
@@ -173,6 +177,7 @@ impl PeerConfig {
             force_snapshot_sync: false,
             counter_limit: u32::MAX,
             reconfig_enabled: false,
+            early_commits: true,
         }
     }
 }

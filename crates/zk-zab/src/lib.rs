@@ -29,6 +29,11 @@
 //! in order; observers hear of it only then. Pings go to all learners. A leader that does not hear from
 //! a quorum steps down, a learner that does not hear from its leader goes back to an election.
 //!
+//! **Quorums** are majorities of the voters, or, with groups and weights, what wins more than half of the
+//! groups ([`QuorumVerifier`]). A voter without weight does what voters do and is waited for by nobody:
+//! its promises, acknowledgements and votes make no quorum, it is never elected, and when it has more
+//! than the leader it is truncated, once a quorum has made sure that this is not committed.
+//!
 //! A server on its own is a leader with a quorum of one, without an election, epochs and learners:
 //! [`Peer::recover_standalone`]. Writes take the same path.
 //!
@@ -48,6 +53,7 @@
 //! - Transactions are delivered in zxid order, each once, without a gap; the same zxid is the same
 //!   transaction everywhere.
 //! - What is delivered is on the disks of a quorum, and on this server's.
+//! - Any two quorums have a server in common, and who leads has weight.
 //! - There is one established leader in an epoch, and its history has all that was committed before.
 //! - Accepted and current epoch never go back, and no promise is told before it is on disk.
 //! - The order of writes in a synchronization is: snapshot, truncation, transactions, epoch. The

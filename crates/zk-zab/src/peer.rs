@@ -535,6 +535,16 @@ impl Peer {
         }
     }
 
+    /// Since when it looks for a leader, in ms; `None` when it has one, or has stopped for good. An election that
+    /// came to nothing counts from its end.
+    #[must_use]
+    pub fn looking_since_ms(&self) -> Option<i64> {
+        match &self.role {
+            Role::Looking(looking) => Some(looking.since_ms),
+            Role::Leading(_) | Role::Following(_) | Role::Observing(_) | Role::Halted => None,
+        }
+    }
+
     /// In which role it serves clients, if it does.
     #[must_use]
     pub fn serving(&self) -> Option<ServingRole> {

@@ -1,14 +1,18 @@
 //! `paddock quorum status`: every member of an ensemble at a glance, from any of its servers.
+//! `paddock quorum verify`: whether all of them have the same tree.
 //!
 //! # Invariants
 //!
-//! - It only asks: nothing it sends changes a server, and no session is opened where a four-letter word
-//!   is enough.
+//! - They only ask: nothing they send changes a tree, and no session is opened where a four-letter word
+//!   is enough. (`verify --advance` takes up zxids, with requests that change nothing.)
 //! - Members that run Apache ZooKeeper are shown too, by the words that they answer.
-//! - It never waits for one server longer than a few times `--timeout`, and for all of them at once.
+//! - They never wait for one server longer than a few times `--timeout`, and for all of them at once.
 
+mod admin;
+mod compare;
 mod probe;
 mod report;
+mod verify;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::ExitCode;
@@ -17,6 +21,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use tokio::task::JoinSet;
 use zk_config::{Member, Role};
+use zk_zab::{Members, QuorumVerifier};
 
 use self::probe::{Answer, Reply, configuration, probe};
 use self::report::{MemberReport, Report};
@@ -32,6 +37,8 @@ enum QuorumCommand {
     /// Every member with its role, epoch and lag: 0 all is well, 1 somebody is missing, 2 there is no
     /// quorum.
     Status(StatusArgs),
+    /// Whether all members have the same tree: 0 they have, 1 they differ, 2 that could not be told.
+    Verify(verify::VerifyArgs),
 }
 
 #[derive(Debug, Args)]
@@ -48,9 +55,8 @@ struct StatusArgs {
 }
 
 /// Runs the command.
-#[allow(clippy::print_stdout, clippy::print_stderr, reason = "the answer of a command")]
+#[allow(clippy::print_stderr, reason = "the answer of a command")]
 pub(crate) fn run(args: &QuorumArgs) -> ExitCode {
-    let QuorumCommand::Status(args) = &args.command;
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -58,6 +64,14 @@ pub(crate) fn run(args: &QuorumArgs) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
+    match &args.command {
+        QuorumCommand::Status(args) => run_status(args, &runtime),
+        QuorumCommand::Verify(args) => verify::run(args, &runtime),
+    }
+}
+
+#[allow(clippy::print_stdout, clippy::print_stderr, reason = "the answer of a command")]
+fn run_status(args: &StatusArgs, runtime: &tokio::runtime::Runtime) -> ExitCode {
     let timeout = Duration::from_millis(args.timeout.max(1));
     match runtime.block_on(status(&args.server, timeout)) {
         Ok(report) => {
@@ -87,6 +101,55 @@ pub(crate) fn run(args: &QuorumArgs) -> ExitCode {
 /// # Errors
 /// A line for each of them, when none could tell who the members are.
 async fn status(given: &[String], timeout: Duration) -> Result<Report, Vec<String>> {
+    let (ensemble, verifier, first) = match discover(given, timeout).await? {
+        Discovery::Standalone { address, answer } => {
+            return Ok(Report::standalone(&address, &answer));
+        }
+        Discovery::Ensemble { ensemble, verifier, first } => (ensemble, verifier, first),
+    };
+    let Ensemble { members, addresses } = ensemble;
+    let unasked: Vec<(u64, String)> = addresses
+        .iter()
+        .filter_map(|(id, address)| Some((*id, address.clone()?)))
+        .filter(|(_, address)| !first.contains_key(address))
+        .collect();
+    let mut replies = probe_all(unasked, timeout).await;
+    let reports = members.values().map(|member| {
+        let address = addresses.get(&member.id).cloned().flatten();
+        let reply = match &address {
+            None => Err(UNKNOWN_ADDRESS.to_owned()),
+            Some(address) => match first.get(address) {
+                Some(reply) => reply.clone(),
+                None => replies.remove(&member.id).unwrap_or_else(|| Err("not asked".to_owned())),
+            },
+        };
+        let reply = reply.and_then(|answer| answer.claimed_by(member.id));
+        MemberReport { id: member.id, role: member.role, address, reply }
+    });
+    Ok(Report::judge(reports.collect(), &verifier))
+}
+
+const UNKNOWN_ADDRESS: &str = "its client address is not known; name it with --server";
+
+/// Who the members are, and where they serve clients as far as that is known.
+struct Ensemble {
+    members: BTreeMap<u64, Member>,
+    addresses: BTreeMap<u64, Option<String>>,
+}
+
+/// What is found behind given addresses.
+enum Discovery {
+    /// A server that is no member of anything.
+    Standalone { address: String, answer: Answer },
+    /// An ensemble, which of its members may decide, and what the servers at the given addresses answered.
+    Ensemble { ensemble: Ensemble, verifier: QuorumVerifier, first: BTreeMap<String, Reply> },
+}
+
+/// Asks the servers at `given` addresses who the members are.
+///
+/// # Errors
+/// A line for each of them, when none could tell.
+async fn discover(given: &[String], timeout: Duration) -> Result<Discovery, Vec<String>> {
     let asked: BTreeSet<String> = given.iter().map(|address| address.trim().to_owned()).collect();
     let first =
         probe_all(asked.into_iter().map(|address| (address.clone(), address)), timeout).await;
@@ -101,41 +164,24 @@ async fn status(given: &[String], timeout: Duration) -> Result<Report, Vec<Strin
             }
         };
         if answer.is_standalone() {
-            return Ok(Report::standalone(address, answer));
+            let (address, answer) = (address.clone(), answer.clone());
+            return Ok(Discovery::Standalone { address, answer });
         }
         let told = match &answer.membership {
             Some(text) => Ok(text.clone()),
             None => configuration(address, timeout).await,
         };
         match told.and_then(|text| members_of(&text)) {
-            Ok(members) => {
-                membership = Some((members, address.clone()));
+            Ok((members, verifier)) => {
+                membership = Some((members, verifier, address.clone()));
                 break;
             }
             Err(error) => failed.push(format!("{address}: {}; {error}", answer.mode)),
         }
     }
-    let Some((members, told_by)) = membership else { return Err(failed) };
+    let Some((members, verifier, told_by)) = membership else { return Err(failed) };
     let addresses = addresses(&members, &first, &told_by);
-    let unasked: Vec<(u64, String)> = addresses
-        .iter()
-        .filter_map(|(id, address)| Some((*id, address.clone()?)))
-        .filter(|(_, address)| !first.contains_key(address))
-        .collect();
-    let mut replies = probe_all(unasked, timeout).await;
-    let reports = members.values().map(|member| {
-        let address = addresses.get(&member.id).cloned().flatten();
-        let reply = match &address {
-            None => Err("its client address is not known; name it with --server".to_owned()),
-            Some(address) => match first.get(address) {
-                Some(reply) => reply.clone(),
-                None => replies.remove(&member.id).unwrap_or_else(|| Err("not asked".to_owned())),
-            },
-        };
-        let reply = reply.and_then(|answer| answer.claimed_by(member.id));
-        MemberReport { id: member.id, role: member.role, address, reply }
-    });
-    Ok(Report::judge(reports.collect()))
+    Ok(Discovery::Ensemble { ensemble: Ensemble { members, addresses }, verifier, first })
 }
 
 /// Asks many servers at once; each has a name.
@@ -150,8 +196,8 @@ async fn probe_all<K: Ord + Send + 'static>(
     tasks.join_all().await.into_iter().collect()
 }
 
-/// The members that a configuration text lists.
-fn members_of(text: &str) -> Result<BTreeMap<u64, Member>, String> {
+/// The members that a configuration text lists, and which of them may decide.
+fn members_of(text: &str) -> Result<(BTreeMap<u64, Member>, QuorumVerifier), String> {
     let mut members = BTreeMap::new();
     for line in text.lines() {
         let Some((id, value)) = line.strip_prefix("server.").and_then(|line| line.split_once('='))
@@ -165,7 +211,7 @@ fn members_of(text: &str) -> Result<BTreeMap<u64, Member>, String> {
     if members.is_empty() {
         return Err("it tells no members".to_owned());
     }
-    Ok(members)
+    Ok((members, QuorumVerifier::new(&Members::from_text(text))))
 }
 
 /// Where each member serves clients: where it was found, where its line says, or else, as far as that

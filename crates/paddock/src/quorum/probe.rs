@@ -7,7 +7,7 @@ use serde_json::Value as Json;
 use zk_client::{Client, four_letter_word};
 
 /// What a server says that has no quorum.
-const NOT_SERVING: &str = "This ZooKeeper instance is not currently serving requests";
+pub(super) const NOT_SERVING: &str = "This ZooKeeper instance is not currently serving requests";
 
 /// What one server answered, or why there is no answer.
 pub(super) type Reply = Result<Answer, String>;
@@ -29,6 +29,8 @@ pub(super) struct Answer {
     pub(super) epoch: Option<u64>,
     /// The last transaction that it has applied.
     pub(super) zxid: Option<u64>,
+    /// The zxid and the digest of its tree at one moment. Only ours tell.
+    pub(super) digest: Option<(u64, i64)>,
     /// Of a leader, its learners and how far they are.
     pub(super) learners: Option<Vec<(u64, String)>>,
     /// The membership lines and the version.
@@ -81,7 +83,7 @@ pub(super) async fn configuration(address: &str, timeout: Duration) -> Result<St
         .unwrap_or_else(|_| Err("it does not say who the members are: no session in time".into()))
 }
 
-fn reason(error: &io::Error, timeout: Duration) -> String {
+pub(super) fn reason(error: &io::Error, timeout: Duration) -> String {
     match error.kind() {
         io::ErrorKind::ConnectionRefused => "connection refused".into(),
         io::ErrorKind::TimedOut => format!("no answer within {} ms", timeout.as_millis()),
@@ -107,6 +109,10 @@ fn from_quor(text: &str) -> Option<Answer> {
         leader: json["leader"].as_u64(),
         epoch: json["current_epoch"].as_u64(),
         zxid: string("delivered").as_deref().and_then(parse_zxid),
+        digest: string("digest_zxid")
+            .as_deref()
+            .and_then(parse_zxid)
+            .zip(string("digest").and_then(|digest| digest.parse().ok())),
         learners: learners.filter(|_| leads),
         membership: string("membership"),
         version: string("version"),
@@ -148,7 +154,7 @@ fn from_words(srvr: &str, mntr: &str, conf: &str) -> Reply {
     Ok(answer)
 }
 
-fn parse_zxid(text: &str) -> Option<u64> {
+pub(super) fn parse_zxid(text: &str) -> Option<u64> {
     u64::from_str_radix(text.strip_prefix("0x")?, 16).ok()
 }
 
@@ -175,6 +181,7 @@ mod tests {
                 leader: Some(3),
                 epoch: Some(1),
                 zxid: Some(0x1_0000_0009),
+                digest: None,
                 learners: None,
                 membership: Some(
                     "server.1=h:1:2:participant\nserver.4=h:3:4:observer\nversion=0".into()
@@ -203,11 +210,13 @@ mod tests {
         let text = r#"{"mode":"leader","serving":true,"id":3,"state":"leading","leader":3,
             "accepted_epoch":2,"current_epoch":2,"last_logged":"0x200000001","committed":"0x200000001",
             "delivered":"0x200000001","learners":[{"id":1,"voter":true,"phase":"broadcast"}],
-            "membership":"server.3=h:1:2:participant\nversion=0","version":"3.9.5","disk_low":true}"#;
+            "membership":"server.3=h:1:2:participant\nversion=0","version":"3.9.5","disk_low":true,
+            "digest":"-7","digest_zxid":"0x200000001"}"#;
         let answer = from_quor(text).unwrap();
         assert_eq!((answer.id, answer.leader, answer.epoch), (Some(3), Some(3), Some(2)));
         assert_eq!(answer.zxid, Some(0x2_0000_0001));
         assert_eq!(answer.learners, Some(vec![(1, "broadcast".into())]));
+        assert_eq!(answer.digest, Some((0x2_0000_0001, -7)));
         assert!(answer.disk_low && answer.serving && !answer.is_standalone());
         for other in ["", "quor is not executed because it is not in the whitelist.\n", "{}"] {
             assert_eq!(from_quor(other), None);

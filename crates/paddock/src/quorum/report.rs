@@ -1,13 +1,17 @@
 //! What the answers mean.
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::process::ExitCode;
 
 use serde_json::{Value as Json, json};
 use zk_config::Role;
+use zk_proto::ServerId;
+use zk_zab::QuorumVerifier;
 
 use super::probe::{Answer, Reply};
 use super::role_name;
+use crate::table::table;
 
 /// What is to be said of the whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -105,18 +109,28 @@ impl Report {
     }
 
     /// Looks at all members together.
-    pub(super) fn judge(members: Vec<MemberReport>) -> Self {
+    pub(super) fn judge(members: Vec<MemberReport>, verifier: &QuorumVerifier) -> Self {
         let leader = Leader::of(&members);
         let mut lines: Vec<Line> =
             members.into_iter().map(|member| line(member, leader.as_ref())).collect();
         lines.sort_by_key(|line| line.id);
-        let voters = lines.iter().filter(|line| line.role == Role::Participant);
-        let in_sync = voters.clone().filter(|line| line.in_sync).count();
-        let voters = voters.count();
+        let voters: Vec<&Line> =
+            lines.iter().filter(|line| line.role == Role::Participant).collect();
+        let in_sync: BTreeSet<ServerId> =
+            voters.iter().filter(|line| line.in_sync).map(|line| line.server()).collect();
         // A leader that takes no clients (leaderServes=no), or whose port is closed to us, is there
         // nevertheless when others follow it.
-        let hidden = usize::from(leader.is_none() && in_sync > 0);
-        let quorum = in_sync + hidden > voters / 2;
+        let hidden = |line: &&Line| {
+            let followed = |it: &&Line| it.answer.as_ref().and_then(|answer| answer.leader);
+            let known = voters.iter().filter(|it| it.in_sync).find_map(followed);
+            known.is_none_or(|leader| leader == line.id) && verifier.has_weight(line.server())
+        };
+        let with = |line: &Line| verifier.is_quorum(in_sync.iter().copied().chain([line.server()]));
+        let quorum = verifier.contains_quorum(&in_sync)
+            || leader.is_none()
+                && !in_sync.is_empty()
+                && voters.iter().copied().filter(|line| !line.in_sync).filter(hidden).any(with);
+        let (voters, in_sync) = (voters.len(), in_sync.len());
         let mut problems = Vec::new();
         let texts: Vec<&str> =
             lines.iter().filter_map(|line| membership(line.answer.as_ref()?)).collect();
@@ -180,16 +194,7 @@ impl Report {
         let head = ["ID", "ADDRESS", "ROLE", "MODE", "EPOCH", "ZXID", "LAG", "HEALTH"];
         let mut rows = vec![head.map(str::to_owned)];
         rows.extend(self.lines.iter().map(Line::cells));
-        let width = |column: usize| {
-            rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max()
-        };
-        let widths: Vec<usize> = (0..head.len()).filter_map(width).collect();
-        for row in &rows {
-            let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
-            let line = cells.collect::<Vec<_>>().join("  ");
-            text.push_str(line.trim_end());
-            text.push('\n');
-        }
+        text.push_str(&table(&rows));
         for problem in &self.problems {
             let _written = writeln!(text, "warning: {problem}");
         }
@@ -273,6 +278,9 @@ fn line(member: MemberReport, leader: Option<&Leader>) -> Line {
 
 /// Why a member that answers does not take part.
 fn health(id: u64, role: Role, answer: &Answer, leader: Option<&Leader>) -> Result<(), String> {
+    if answer.mode == "read-only" {
+        return Err("it serves reads alone: it has no leader".to_owned());
+    }
     if !answer.serving {
         let followed = answer.leader.map_or(String::new(), |leader| format!(" server.{leader}"));
         return Err(match answer.state.as_deref() {
@@ -311,6 +319,10 @@ fn health(id: u64, role: Role, answer: &Answer, leader: Option<&Leader>) -> Resu
 }
 
 impl Line {
+    fn server(&self) -> ServerId {
+        ServerId(i64::try_from(self.id).unwrap_or(i64::MAX)) // no configuration has greater ones
+    }
+
     fn is_standalone(&self) -> bool {
         self.answer.as_ref().is_some_and(Answer::is_standalone)
     }

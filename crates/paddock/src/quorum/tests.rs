@@ -280,7 +280,7 @@ fn guesses_never_take_what_belongs_to_another() {
     let members =
         members_of("server.1=a:1:2:participant\nserver.2=b:1:2:participant;b:9\nserver.3=::\n");
     assert!(members.is_err());
-    let members = members_of(
+    let (members, _) = members_of(
         "server.1=a:1:2:participant\nserver.2=b:1:2:participant;0.0.0.0:9\n\
          server.3=[::1]:1:2:observer\nserver.4=c:3:4:observer\nserver.5=c:5:6\nversion=7",
     )
@@ -327,13 +327,20 @@ fn a_standalone_server_and_nobody_at_all() {
 
 /// A judgement of three voters, told by their answers.
 fn judged(answers: [Reply; 3]) -> Report {
+    judged_by("", answers)
+}
+
+/// The same of more of them, with lines for groups and weights.
+fn judged_by<const VOTERS: usize>(groups: &str, answers: [Reply; VOTERS]) -> Report {
+    let servers: String = (1..=VOTERS).map(|id| format!("server.{id}=h{id}:1:2\n")).collect();
+    let (_, verifier) = members_of(&format!("{servers}{groups}version=0")).unwrap();
     let members = (1..).zip(answers).map(|(id, reply)| MemberReport {
         id,
         role: Role::Participant,
         address: Some(format!("h{id}:2181")),
         reply,
     });
-    Report::judge(members.collect())
+    Report::judge(members.collect(), &verifier)
 }
 
 fn answer(mode: &str, epoch: u64) -> Answer {
@@ -369,6 +376,40 @@ fn a_leader_that_takes_no_clients_is_there_nevertheless() {
     assert_eq!(report.verdict(), Verdict::Degraded);
     let report = judged([Ok(answer("leader", 4)), refused(), refused()]);
     assert_eq!(report.verdict(), Verdict::NoQuorum, "one that has not noticed yet");
+}
+
+#[test]
+fn groups_and_weights_decide_whether_there_is_a_quorum() {
+    let groups = "group.1=1:2:3\ngroup.2=4:5\ngroup.3=6\nweight.3=5\nweight.6=0\n";
+    let here = |mode| Ok(answer(mode, 4));
+    let gone = || Err("connection refused".to_owned());
+    let all = [
+        here("follower"),
+        here("follower"),
+        here("leader"),
+        here("follower"),
+        here("follower"),
+        here("follower"),
+    ];
+    assert_eq!(judged_by(groups, all).verdict(), Verdict::Healthy);
+    // Half of six, but most of what weighs.
+    let few = [gone(), gone(), here("leader"), here("follower"), here("follower"), gone()];
+    assert_eq!(judged_by(groups, few).verdict(), Verdict::Degraded);
+    // Five of six, without the one that counts; it may be the leader that takes no clients, though.
+    let many = || {
+        let follower = || here("follower");
+        [follower(), here("leader"), gone(), follower(), follower(), follower()]
+    };
+    assert_eq!(judged_by(groups, many()).verdict(), Verdict::NoQuorum);
+    let mut hidden = many();
+    hidden[1] = here("follower");
+    assert_eq!(judged_by(groups, hidden).verdict(), Verdict::Degraded);
+    // Who has no weight is no such leader, and one that nobody follows is not either.
+    let rest = [gone(), gone(), gone(), here("follower"), here("follower"), gone()];
+    assert_eq!(judged_by("", rest).verdict(), Verdict::NoQuorum);
+    let astray = || Ok(Answer { leader: Some(1), ..answer("follower", 4) });
+    let follows = [gone(), astray(), gone(), astray(), astray(), astray()];
+    assert_eq!(judged_by(groups, follows).verdict(), Verdict::NoQuorum);
 }
 
 #[test]

@@ -65,6 +65,10 @@ impl System {
                 command
                     .args(["-Dzookeeper.admin.enableServer=false", "-Dzookeeper.log.level=INFO"]);
                 command.args(["-cp", &format!("{settings}:{lib}/*")]);
+                // A property that its file cannot set.
+                let text = fs::read_to_string(config).unwrap();
+                let read_only = text.lines().find(|line| line.starts_with("readonlymode."));
+                command.args(read_only.map(|line| format!("-D{line}")));
                 command.arg("org.apache.zookeeper.server.quorum.QuorumPeerMain").arg(config);
                 command
             }
@@ -79,6 +83,7 @@ pub(crate) enum Mode {
     Follower,
     Observer,
     Standalone,
+    ReadOnly,
 }
 
 /// What `srvr` says.
@@ -415,8 +420,14 @@ impl Cluster {
             }
         }
         if self.system == System::Paddock {
-            let common = digests[0].iter().find(|(at, _)| *at == format!("{:x}", zxid.0));
-            assert!(common.is_some(), "no digest of zxid {zxid} in {:?}", digests[0]);
+            // What the last client leaves behind, such as its session's end, may still come.
+            let what = "all members tell their digest at one zxid";
+            let present = self.await_that(what, Duration::from_secs(15), || {
+                let all: Vec<_> = self.members.iter().map(Member::present_digest).collect();
+                all.iter().all(|(zxid, _)| zxid.is_some() && *zxid == all[0].0).then_some(all)
+            });
+            let fine = present.iter().all(|one| one.1.is_some() && *one == present[0]);
+            assert!(fine, "the members differ: {present:?}");
         }
         zxid
     }
@@ -554,6 +565,14 @@ impl Member {
         text.lines().filter_map(pair).collect()
     }
 
+    /// The zxid and the digest that Paddock's `quor` tells.
+    fn present_digest(&self) -> (Option<String>, Option<String>) {
+        let text = word(self.client, "quor").unwrap_or_default();
+        let json: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
+        let field = |name: &str| json[name].as_str().map(str::to_owned);
+        (field("digest_zxid"), field("digest"))
+    }
+
     pub(crate) fn log(&self) -> String {
         fs::read(self.folder.join("log"))
             .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
@@ -601,6 +620,7 @@ pub(crate) fn status(port: u16) -> Option<Status> {
         "follower" => Mode::Follower,
         "observer" => Mode::Observer,
         "standalone" => Mode::Standalone,
+        "read-only" => Mode::ReadOnly,
         other => panic!("the mode {other}"),
     };
     let zxid = i64::from_str_radix(value("Zxid: 0x")?, 16).ok()?;

@@ -17,9 +17,12 @@ mod bad_input;
 mod cluster;
 mod faults;
 mod load;
+mod local_sessions;
 mod proxy;
+mod read_only;
 #[path = "../common/small_disk.rs"]
 mod small_disk;
+mod verify;
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -258,5 +261,38 @@ fn every_role_serves() {
     for member in &cluster.members {
         assert!(member.acknowledges_a_write(), "server {} takes writes", member.id);
     }
+    cluster.await_agreement();
+}
+
+/// Two of five servers go on, and three of them do not: it is the weights that count.
+#[test]
+fn groups_and_weights_decide_what_a_quorum_is() {
+    let _alone = alone();
+    let mut plan = Plan { voters: 5, proxied: false, ..Plan::default() };
+    // With the highest ids, 4 and 5 would lead if they could.
+    let groups = ["group.1=1:2:3", "group.2=4:5", "weight.4=0", "weight.5=0"];
+    plan.lines.extend(groups.map(str::to_owned));
+    let mut cluster = Cluster::start(plan);
+    let leader = cluster.await_leader();
+    assert!(leader < 3, "server {} leads without weight", leader + 1);
+    for gone in [3, 4, leader] {
+        cluster.kill(gone);
+    }
+    let left: Vec<usize> = (0..3).filter(|index| *index != leader).collect();
+    cluster.await_that("two of five go on", Duration::from_secs(20), || {
+        cluster.writes_anywhere(&left).then_some(())
+    });
+    cluster.kill(left[0]);
+    cluster.start_member(3);
+    cluster.start_member(4);
+    cluster.await_that("three of five do not", Duration::from_secs(20), || {
+        [left[1], 3, 4].iter().all(|index| cluster.status(*index).is_none()).then_some(())
+    });
+    // Not later either, when they have found each other.
+    std::thread::sleep(Duration::from_secs(3));
+    assert!([left[1], 3, 4].iter().all(|index| cluster.status(*index).is_none()));
+    cluster.start_all();
+    cluster.await_serving("all serve again", Duration::from_secs(30));
+    assert!(cluster.await_leader() < 3);
     cluster.await_agreement();
 }

@@ -311,6 +311,23 @@ fn groups_and_weights_count_quorums() {
     assert_eq!(config(&dynamic).ensemble.text(), text);
 }
 
+/// What Apache ZooKeeper 3.9.5 has in `/zookeeper/config` for the same lines.
+#[test]
+fn the_text_of_groups_and_weights_is_what_zookeeper_writes() {
+    let lines = "server.1=127.0.0.1:14281:14282\nserver.2=127.0.0.1:15054:15055\n\
+                 server.3=127.0.0.1:13604:13605\nserver.12=127.0.0.1:13607:13606\n\
+                 server.5=127.0.0.1:2999:3999:observer\ngroup.7=12:3:2:\ngroup.1=1\nweight.2=0\n\
+                 weight.3=0\nweight.12=0\nweight.1=3\nweight.5=4\n";
+    let recorded = "server.1=127.0.0.1:14281:14282:participant\n\
+                    server.2=127.0.0.1:15054:15055:participant\n\
+                    server.3=127.0.0.1:13604:13605:participant\n\
+                    server.5=127.0.0.1:2999:3999:observer\n\
+                    server.12=127.0.0.1:13607:13606:participant\n\
+                    group.1=1\ngroup.7=2:3:12\nweight.1=3\nweight.2=0\nweight.3=0\nweight.5=4\n\
+                    weight.12=0\n";
+    assert_eq!(config(&of(lines)).ensemble.text(), recorded);
+}
+
 fn sources_with_dynamic_file(text: &str) -> Sources {
     sources("dataDir=/d\nclientPort=2181\ninitLimit=10\nsyncLimit=5\ndynamicConfigFile=/c/z.0\n")
         .dynamic_file("/c/z.0", text)
@@ -427,6 +444,8 @@ fn groups_that_do_not_fit_are_refused() {
              weight.8=1\nweight.9=4\n"
         )),
         [
+            "zoo.cfg:11: warning: group.1: no failure is tolerated: without one of the participants \
+             there is no quorum",
             "zoo.cfg:12: warning: group.2: there is no line server.7: its weight is missing in every \
              quorum; take it out",
             "zoo.cfg:13: warning: group.3: server 8 is an observer: its weight is missing in every \
@@ -464,6 +483,16 @@ fn what_would_be_unsafe_without_is_refused() {
 }
 
 #[test]
+fn local_sessions_are_an_ensembles() {
+    let text = format!("{THREE}localSessionsEnabled=true\nlocalSessionsUpgradingEnabled=true\n");
+    assert_eq!(warnings(&text), Vec::<String>::new());
+    let ensemble = config(&of(&text)).ensemble;
+    assert!(ensemble.local_sessions_enabled && ensemble.local_sessions_upgrading_enabled);
+    let ensemble = config(&of(THREE)).ensemble;
+    assert!(!ensemble.local_sessions_enabled && !ensemble.local_sessions_upgrading_enabled);
+}
+
+#[test]
 fn what_is_merely_missing_is_a_warning() {
     for (lines, message) in [
         (
@@ -474,10 +503,6 @@ fn what_is_merely_missing_is_a_warning() {
             "observerMasterPort=2191\nobserverMaster.sizeLimit=1000\n",
             "observerMaster.sizeLimit: no effect yet, it comes with observer masters (and with it \
              observerMasterPort)",
-        ),
-        (
-            "localSessionsEnabled=true\n",
-            "localSessionsEnabled: no effect yet, it comes with local sessions",
         ),
         (
             "portUnification=true\n",
@@ -523,8 +548,16 @@ fn what_is_merely_missing_is_a_warning() {
     assert_eq!(
         found(&read_only, Severity::Warning),
         [
-            "command line: warning: readonlymode.enabled: no effect yet, it comes with read-only mode"
+            "command line: warning: readonlymode.enabled: without localSessionsEnabled=true no client gets a session in \
+             read-only mode"
         ]
+    );
+    let local =
+        of(&format!("{THREE}localSessionsEnabled=true\n")).define("readonlymode.enabled=true");
+    let said = found(&local, Severity::Warning);
+    assert!(said.iter().all(|line| !line.contains("readonlymode")), "{said:?}");
+    assert!(
+        config(&local).read_only_mode_enabled && config(&local).ensemble.local_sessions_enabled
     );
 }
 

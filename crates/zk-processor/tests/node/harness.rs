@@ -450,7 +450,10 @@ impl Connection {
     fn read_back(&mut self, frame: &Bytes) -> Message {
         if !self.connected {
             self.connected = true;
-            let response = ConnectResponse::decode(frame).expect("a connect response");
+            let Ok(response) = ConnectResponse::decode(frame) else {
+                let header = ReplyHeader::decode(frame).expect("a reply header at least");
+                return Message::Reply { op: OpCode::CREATE_SESSION, header, body: Bytes::new() };
+            };
             if response.session_id == SessionId(0) {
                 return Message::Expired(response);
             }

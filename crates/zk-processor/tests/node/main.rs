@@ -2,10 +2,12 @@
 
 mod ensemble;
 mod harness;
+mod local;
 mod model;
 mod noise;
 mod properties;
 mod quorum;
+mod read_only;
 mod script;
 mod scripts;
 mod threads;

@@ -4,12 +4,13 @@ use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 
 use bytes::{Bytes, BytesMut};
-use zk_processor::ServerRole;
+use zk_processor::{NodeConfig, ServerRole};
 use zk_proto::create_mode::ExtendedTypes;
 use zk_proto::proto::WatcherEvent;
 use zk_proto::quorum::{ForwardedRequest, PacketType, QuorumPacket, SessionTimeout};
 use zk_proto::txn::{LoggedTxn, Txn};
 use zk_proto::{ErrorCode, OpCode, Record, Request, SessionId, Xid, Zxid};
+use zk_session::LocalSessionMode;
 
 use crate::ensemble::Ensemble;
 use crate::harness::{Message, config, connect_request};
@@ -907,11 +908,11 @@ fn touches_are_told_with_pings() {
 /// Anything may happen, in any order: links and servers fail and come back, disks and links are slow,
 /// clients come and go. Replies are in order (the connections look at that), and in the end everything
 /// is the same everywhere and nothing is left over.
-#[test]
-fn whatever_happens_all_agree_in_the_end() {
-    zk_testkit::property("ensemble", |prng| {
+fn whatever_happens(name: &str, local_sessions: LocalSessionMode) {
+    zk_testkit::property(name, |prng| {
+        let config = NodeConfig { local_sessions, ..config() };
         // Some leaders send snapshots, some do not.
-        let mut ensemble = Ensemble::with(3, 1, config(), |peer| {
+        let mut ensemble = Ensemble::with(3, 1, config, |peer| {
             peer.force_snapshot_sync = peer.id.0 % 2 == 0;
         });
         let mut sessions = Vec::new();
@@ -1006,7 +1007,19 @@ fn whatever_happens_all_agree_in_the_end() {
             assert_eq!(db.tree.sessions().len(), 0);
             assert_eq!(db.tree.ephemerals_count(), 0);
         });
+        assert!(servers.iter().all(|server| ensemble.node(*server).status().local_sessions == 0));
     });
+}
+
+#[test]
+fn whatever_happens_all_agree_in_the_end() {
+    whatever_happens("ensemble", LocalSessionMode::Disabled);
+}
+
+#[test]
+fn whatever_happens_to_local_sessions_all_agree_in_the_end() {
+    whatever_happens("ensemble with local sessions", LocalSessionMode::Upgrading);
+    whatever_happens("ensemble with only local sessions", LocalSessionMode::Enabled);
 }
 
 /// An epoch without a transaction is no reason to take followers for slow.

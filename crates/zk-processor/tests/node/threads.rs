@@ -158,7 +158,7 @@ fn many_threads_end() {
             while !done.load(Ordering::Acquire) {
                 node.on_tick(store.now(), &mut |action| store.push(action));
                 assert!(node.status().connections <= 3);
-                drop(node.sessions_by_expiry());
+                drop(node.known_sessions());
                 for client in node.clients() {
                     assert!(client.info().timeout_ms <= 10_000);
                 }

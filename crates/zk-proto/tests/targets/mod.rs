@@ -5,6 +5,7 @@
 
 use bytes::{Bytes, BytesMut};
 use zk_proto::connect::{ConnectRequest, ConnectResponse};
+use zk_proto::log_file::{LogDecoder, LogEnd, LogFileError, LogItem};
 use zk_proto::multi::{MultiRequest, MultiResponse};
 use zk_proto::persistence::{FileHeader, SnapshotAcl, SnapshotNode};
 use zk_proto::proto::{ReplyHeader, RequestHeader};
@@ -12,9 +13,12 @@ use zk_proto::quorum::{
     ElectionHello, ForwardedRequest, LearnerInfo, Notification, QuorumPacket,
     decode_touched_sessions,
 };
-use zk_proto::snapshot::{SnapshotDecoder, SnapshotError, SnapshotItem};
+use zk_proto::snapshot::{FileTrailer, SnapshotDecoder, SnapshotError, SnapshotItem};
 use zk_proto::txn::{LoggedTxn, Txn};
 use zk_proto::{Reader, Record, Request, path};
+
+/// No field of a stream takes more.
+const LEN_MAX: usize = 10_000;
 
 /// A target's name and function.
 pub type Target = (&'static str, fn(&[u8]));
@@ -28,6 +32,7 @@ pub const ALL: &[Target] = &[
     ("quorum", quorum),
     ("election", election),
     ("snapshot", snapshot),
+    ("log_file", log_file),
     ("path", path_rules),
 ];
 
@@ -120,8 +125,11 @@ pub fn election(data: &[u8]) {
 
 /// Parts of a snapshot, and the whole stream: it reads the same in pieces of any length.
 pub fn snapshot(data: &[u8]) {
-    let whole = read_stream(data, data.len().max(1));
-    assert_eq!(read_stream(data, 1 + data.len() % 23), whole);
+    for new in [SnapshotDecoder::new, SnapshotDecoder::in_file] {
+        let whole = read_stream(new(LEN_MAX), data, data.len().max(1));
+        assert_eq!(read_stream(new(LEN_MAX), data, 1 + data.len() % 23), whole);
+        drop(FileTrailer::parse(1, &whole.2.into()));
+    }
     let frame = Bytes::copy_from_slice(data);
     survives::<FileHeader>(&frame);
     survives::<SnapshotAcl>(&frame);
@@ -129,8 +137,11 @@ pub fn snapshot(data: &[u8]) {
 }
 
 /// The items of a stream, why it is none, and what is left over.
-fn read_stream(data: &[u8], piece: usize) -> (Vec<SnapshotItem>, Option<SnapshotError>, Vec<u8>) {
-    let mut decoder = SnapshotDecoder::new(10_000);
+fn read_stream(
+    mut decoder: SnapshotDecoder,
+    data: &[u8],
+    piece: usize,
+) -> (Vec<SnapshotItem>, Option<SnapshotError>, Vec<u8>) {
     let (mut input, mut items) = (BytesMut::new(), Vec::new());
     let mut pieces = data.chunks(piece);
     loop {
@@ -150,6 +161,35 @@ fn read_stream(data: &[u8], piece: usize) -> (Vec<SnapshotItem>, Option<Snapshot
                 None => return (items, None, input.to_vec()),
             },
             Err(error) => return (items, Some(error), Vec::new()),
+        }
+    }
+}
+
+/// A transaction log, which reads the same in pieces of any length: with the header that it should have,
+/// and with what is there.
+pub fn log_file(data: &[u8]) {
+    let mut file = BytesMut::new();
+    FileHeader::LOG.encode(&mut file);
+    file.extend_from_slice(data);
+    for file in [data, &file] {
+        let whole = read_log(file, file.len().max(1));
+        assert_eq!(read_log(file, 1 + file.len() % 17), whole);
+    }
+}
+
+fn read_log(file: &[u8], piece: usize) -> (Vec<LogItem>, Result<LogEnd, LogFileError>) {
+    let mut decoder = LogDecoder::new(LEN_MAX);
+    let (mut input, mut items) = (BytesMut::new(), Vec::new());
+    let mut pieces = file.chunks(piece);
+    loop {
+        match decoder.decode(&mut input) {
+            Ok(Some(LogItem::End(end))) => return (items, Ok(end)),
+            Ok(Some(item)) => items.push(item),
+            Ok(None) => match pieces.next() {
+                Some(piece) => input.extend_from_slice(piece),
+                None => return (items, Ok(decoder.end(&input))),
+            },
+            Err(error) => return (items, Err(error)),
         }
     }
 }

@@ -273,7 +273,9 @@ pub(crate) fn collect(context: &Context) -> Vec<Metric> {
 /// As [`collect`], of a member that stands like this.
 pub(super) fn collect_as(context: &Context, standing: Option<&PeerStatus>) -> Vec<Metric> {
     let mut all = Gathered::default();
-    if quorum::is_serving(standing) {
+    if quorum::is_read_only(context, standing) {
+        gauges(&mut all, context, None);
+    } else if quorum::is_serving(standing) {
         gauges(&mut all, context, standing);
     }
     own_gauges(&mut all, context, standing);
@@ -325,6 +327,8 @@ fn between_members(all: &mut Gathered, context: &Context) {
     all.counter("paddock_requests_forwarded_total", help, &stats.requests_forwarded);
     let help = "Connections closed because their client had gone on to another server.";
     all.counter("paddock_sessions_moved_total", help, &stats.sessions_moved);
+    let help = "Local sessions that became global for an ephemeral znode.";
+    all.counter("paddock_sessions_upgraded_total", help, &stats.sessions_upgraded);
     let help = "Times that this member began to look for a leader.";
     all.push("looking_count", help, Value::Counter(quorum.looked()));
     let times = [
@@ -374,8 +378,10 @@ fn own_gauges(all: &mut Gathered, context: &Context, standing: Option<&PeerStatu
     all.gauge("paddock_outstanding_changes", help, status.outstanding_changes);
     let help = "1 while writes are refused because the disk is nearly full.";
     all.gauge("paddock_disk_low", help, i64::from(context.disk_low.load(Ordering::Relaxed)));
-    let help = "1 while clients are served.";
+    let help = "1 while clients are served by a quorum.";
     all.gauge("paddock_serving", help, i64::from(quorum::is_serving(standing)));
+    let help = "1 while reads are served without a quorum.";
+    all.gauge("paddock_read_only", help, i64::from(quorum::is_read_only(context, standing)));
     if let Some(status) = standing {
         let help = "The epoch of this member's history.";
         all.gauge("paddock_epoch", help, status.current_epoch.0);
@@ -431,8 +437,9 @@ fn gauges(all: &mut Gathered, context: &Context, standing: Option<&PeerStatus>) 
     all.gauge("fsync_threshold_exceed_count", help, slow);
     let uptime_ms = context.clock.now().mono_ms();
     all.gauge("uptime", "Time since the server started, in ms.", uptime_ms);
-    all.gauge("global_sessions", "Sessions.", sessions);
-    all.gauge("local_sessions", "Local sessions: there are none.", 0);
+    all.gauge("global_sessions", "Sessions that all servers know.", sessions);
+    let help = "Sessions that only this server knows.";
+    all.gauge("local_sessions", help, status.local_sessions);
     let help = "Share of new connections that are dropped: they are not throttled.";
     all.push("connection_drop_probability", help, Value::FloatGauge(0.0));
 

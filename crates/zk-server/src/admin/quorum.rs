@@ -26,13 +26,21 @@ pub(super) fn standing(context: &Context) -> Option<PeerStatus> {
     context.config.member_id().map(|_| context.node.quorum_status())
 }
 
-/// Whether clients are served.
+/// Whether clients are served by a quorum.
 pub(super) fn is_serving(standing: Option<&PeerStatus>) -> bool {
     standing.is_none_or(|status| status.serving)
 }
 
+/// Whether reads are served without a quorum.
+pub(super) fn is_read_only(context: &Context, standing: Option<&PeerStatus>) -> bool {
+    !is_serving(standing) && context.node.is_read_only()
+}
+
 /// What `Mode:` and `zk_server_state` say of a server that serves (`ZooKeeperServer.getState`).
-pub(super) fn mode(standing: Option<&PeerStatus>) -> &'static str {
+pub(super) fn mode(standing: Option<&PeerStatus>, read_only: bool) -> &'static str {
+    if read_only {
+        return "read-only";
+    }
     match standing.map(|status| status.state) {
         None => "standalone",
         Some(PeerState::Looking) => "leaderelection",
@@ -203,8 +211,18 @@ fn record_ms(histogram: &Histogram, ms: Option<i64>) {
 pub async fn run(context: Arc<Context>) {
     let mut interval = tokio::time::interval(LOOK_EVERY);
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+    let mut read_only = false;
     while let Some(status) = standing(&context) {
         context.counters.quorum.look(&status, context.clock.now().mono_ms());
+        if read_only != context.node.is_read_only() {
+            read_only = !read_only;
+            if read_only {
+                let zxid = context.node.status().zxid;
+                tracing::warn!(%zxid, "there is no leader: clients that want no more may read");
+            } else {
+                tracing::info!("no longer read-only: connections of readers were closed");
+            }
+        }
         interval.tick().await;
     }
 }
@@ -233,16 +251,34 @@ pub(super) fn quor(context: &Context, standing: Option<&PeerStatus>) -> String {
             let zxid = hex(context.node.status().zxid);
             json!({ "mode": "standalone", "serving": true, "delivered": zxid })
         }
-        Some(status) => member(status, &context.config.ensemble, &membership(context), now_ms),
+        Some(status) => {
+            let mode = match (status.serving, is_read_only(context, standing)) {
+                (false, false) => "not serving",
+                (_, read_only) => mode(standing, read_only),
+            };
+            member(status, mode, &context.config.ensemble, &membership(context), now_ms)
+        }
     };
     if let Some(fields) = answer.as_object_mut() {
+        // As `hash` shows those of the past; a string, because JSON's numbers are doubles to many readers.
+        let (zxid, digest) = context.node.read(|db| (db.tree.last_zxid(), db.tree.digest()));
+        let digest =
+            context.config.storage.digest_enabled.then(|| digest.cast_signed().to_string());
+        fields.insert("digest".into(), digest.into());
+        fields.insert("digest_zxid".into(), hex(zxid).into());
         fields.insert("version".into(), BANNER.into());
         fields.insert("disk_low".into(), context.disk_low.load(Ordering::Relaxed).into());
     }
     answer.to_string() + "\n"
 }
 
-fn member(status: &PeerStatus, ensemble: &EnsembleConfig, membership: &str, now_ms: i64) -> Json {
+fn member(
+    status: &PeerStatus,
+    mode: &str,
+    ensemble: &EnsembleConfig,
+    membership: &str,
+    now_ms: i64,
+) -> Json {
     let learner = |learner: &LearnerStatus| {
         json!({
             "id": learner.id.0,
@@ -258,7 +294,7 @@ fn member(status: &PeerStatus, ensemble: &EnsembleConfig, membership: &str, now_
     };
     let id = |id: ServerId| id.0;
     json!({
-        "mode": if status.serving { mode(Some(status)) } else { "not serving" },
+        "mode": mode,
         "serving": status.serving,
         "id": id(status.id),
         "state": state_name(status.state),

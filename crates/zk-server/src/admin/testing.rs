@@ -7,13 +7,15 @@ use std::sync::atomic::AtomicBool;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use zk_config::Sources;
-use zk_processor::{Action, Client, Node, NodeConfig, Outbox};
+use zk_processor::{Action, Client, Node, NodeConfig, Now, Outbox, ReadOnlyMode};
 use zk_proto::create_mode::ExtendedTypes;
 use zk_proto::quorum::PeerState;
 use zk_proto::{Epoch, OpCode, ServerId, SessionId, Zxid};
 use zk_session::SessionConfig;
 use zk_tree::{Database, TreeConfig};
-use zk_zab::{LearnerPhase, LearnerStatus, LinkId, PeerStatus};
+use zk_zab::{
+    Durable, LearnerPhase, LearnerStatus, LinkId, Members, NoHistory, PeerConfig, PeerStatus,
+};
 
 use crate::context::{Clock, Context, Counters, Ending};
 use crate::storage::StoreQueue;
@@ -23,20 +25,29 @@ pub(super) const FIRST_SESSION: SessionId = SessionId(0x0100_0000_0000_0010);
 
 /// A server whose every write is durable at once.
 pub(crate) fn context(zoo_cfg: &str) -> Arc<Context> {
-    context_of(zoo_cfg, None)
+    context_of(zoo_cfg, None, false)
 }
 
 /// One that is member `id` of an ensemble of three voters and an observer, as the configuration says;
 /// its core is that of a standalone server, so tests say how it stands.
 pub(super) fn member(zoo_cfg: &str, id: u64) -> Arc<Context> {
+    context_of(&members(zoo_cfg), Some(id), false)
+}
+
+/// The same, read-only: its core has looked for a leader for a while.
+pub(super) fn read_only_member(zoo_cfg: &str, id: u64) -> Arc<Context> {
+    context_of(&members(zoo_cfg), Some(id), true)
+}
+
+fn members(zoo_cfg: &str) -> String {
     let members = "tickTime=500\ninitLimit=10\nsyncLimit=5\n\
                    server.1=127.0.0.1:27011:27021:participant;127.0.0.1:27001\n\
                    server.2=127.0.0.1:27012:27022\nserver.3=127.0.0.1:27013:27023\n\
                    server.4=127.0.0.1:27014:27024:observer\n";
-    context_of(&format!("{members}{zoo_cfg}"), Some(id))
+    format!("{members}{zoo_cfg}")
 }
 
-fn context_of(zoo_cfg: &str, my_id: Option<u64>) -> Arc<Context> {
+fn context_of(zoo_cfg: &str, my_id: Option<u64>, read_only: bool) -> Arc<Context> {
     let port = if my_id == Some(1) { 27001 } else { 2181 };
     let text = format!("dataDir=/nowhere\nclientPort={port}\n{zoo_cfg}");
     let mut sources = Sources::new().file("zoo.cfg", &text);
@@ -53,7 +64,12 @@ fn context_of(zoo_cfg: &str, my_id: Option<u64>) -> Arc<Context> {
         first_id: FIRST_SESSION,
     };
     let tree = TreeConfig { extended_types: ExtendedTypes::Disabled, digest_enabled: true };
-    let node = Node::standalone(NodeConfig::new(session), Database::new(tree), clock.now());
+    let node = match my_id.filter(|_| read_only) {
+        None => Node::standalone(NodeConfig::new(session), Database::new(tree), clock.now()),
+        Some(id) => {
+            without_a_quorum(NodeConfig::new(session), id, Database::new(tree), clock.now())
+        }
+    };
     Arc::new(Context {
         node,
         started_wall_ms: clock.now().wall_ms,
@@ -65,6 +81,19 @@ fn context_of(zoo_cfg: &str, my_id: Option<u64>) -> Arc<Context> {
         quorum: None,
         ending: Ending::default(),
     })
+}
+
+/// A member that has looked for a leader for as long as it takes to serve reads without one.
+fn without_a_quorum(config: NodeConfig, id: u64, db: Database, now: Now) -> Node {
+    let config = NodeConfig { read_only_mode: ReadOnlyMode::Enabled, ..config };
+    let voters = [1, 2, 3].map(ServerId).into();
+    let members = Members { voters, ..Members::default() };
+    let peer = PeerConfig::new(ServerId(id.cast_signed()), members);
+    let node = Node::member(config, peer, Durable::default(), db, Box::new(NoHistory), now);
+    let later = Now { mono_us: now.mono_us + 2_000_000, ..now };
+    node.on_tick(later, &mut |_| {});
+    assert!(node.is_read_only());
+    node
 }
 
 /// Swallows what is sent.
@@ -87,7 +116,7 @@ pub(super) fn connect(context: &Context, peer: &str) -> Arc<Client> {
     client
 }
 
-/// Gives it a session.
+/// Gives it a session; a read-only server will do.
 pub(super) fn establish(context: &Context, client: &Arc<Client>) {
     let mut frame = BytesMut::new();
     frame.put_i32(0); // protocol version
@@ -96,7 +125,7 @@ pub(super) fn establish(context: &Context, client: &Arc<Client>) {
     frame.put_i64(0); // session
     frame.put_i32(16);
     frame.put_bytes(0, 16);
-    frame.put_u8(0);
+    frame.put_u8(1);
     serve(context, client, frame.freeze());
     assert!(client.has_session());
 }

@@ -107,6 +107,10 @@ pub(crate) async fn run(
     match end {
         End::ByClient => tracing::debug!(%peer, "the client closed its connection"),
         End::Io(error) => tracing::debug!(%peer, %error, "connection lost"),
+        // Whoever wants more than reads comes again and again.
+        End::Refused(why) if context.node.is_read_only() => {
+            tracing::info!(%peer, %why, "connection closed");
+        }
         End::Refused(why) => tracing::warn!(%peer, %why, "connection closed"),
         End::Sessionless => {
             Counters::add(&context.counters.sessionless_expired, 1);
@@ -116,11 +120,12 @@ pub(crate) async fn run(
     }
 }
 
-/// Whether this member has a quorum, and its role lets it serve clients (`leaderServes`).
+/// Whether this member has a quorum, and its role lets it serve clients (`leaderServes`), or serves reads without one.
 fn serves_clients(context: &Context) -> bool {
-    context.node.is_serving()
-        && (context.config.ensemble.leader_serves
-            || context.node.status().role != ServerRole::Leader)
+    context.node.is_read_only()
+        || context.node.is_serving()
+            && (context.config.ensemble.leader_serves
+                || context.node.status().role != ServerRole::Leader)
 }
 
 /// Hears a connection to a server that serves nobody: a four-letter word is answered, a client is turned

@@ -103,8 +103,10 @@ impl Listener {
     /// Serves connections until it is dropped.
     pub async fn run(self, context: Arc<Context>) {
         let throttle = context.config.limits.connection_throttle.clone();
-        let throttle =
-            throttle.map(|config| Arc::new(Throttle::new(config, context.clock.now().mono_ms())));
+        let throttle = throttle.map(|config| {
+            let local_sessions = context.node.makes_local_sessions();
+            Arc::new(Throttle::new(config, local_sessions, context.clock.now().mono_ms()))
+        });
         loop {
             match self.socket.accept().await {
                 Ok((stream, peer)) => self.admit(&context, throttle.as_ref(), stream, peer),

@@ -11,6 +11,8 @@ use zk_proto::SessionId;
 #[derive(Debug)]
 pub(crate) struct Throttle {
     config: ConnectionThrottle,
+    /// Whether new sessions are local.
+    local_sessions: bool,
     level: Mutex<Level>,
     random: RandomState,
 }
@@ -28,7 +30,7 @@ struct Level {
 
 impl Throttle {
     /// A full bucket.
-    pub(crate) fn new(config: ConnectionThrottle, now_ms: i64) -> Self {
+    pub(crate) fn new(config: ConnectionThrottle, local_sessions: bool, now_ms: i64) -> Self {
         let level = Level {
             tokens: config.tokens,
             filled_ms: now_ms,
@@ -36,12 +38,13 @@ impl Throttle {
             adjusted_ms: now_ms,
             asked: 0,
         };
-        Self { config, level: Mutex::new(level), random: RandomState::new() }
+        Self { config, local_sessions, level: Mutex::new(level), random: RandomState::new() }
     }
 
     /// Whether a client may begin a session (0), or take one up.
     pub(crate) fn admits(&self, session: SessionId, now_ms: i64) -> bool {
         let weight = match session {
+            SessionId(0) if self.local_sessions => self.config.local_session_weight,
             SessionId(0) => self.config.global_session_weight,
             SessionId(_) => self.config.renew_session_weight,
         };
@@ -118,7 +121,7 @@ mod tests {
 
     #[test]
     fn tokens_are_used_up_and_come_back() {
-        let throttle = Throttle::new(config(), 0);
+        let throttle = Throttle::new(config(), false, 0);
         let [new, old] = [SessionId(0), SessionId(7)];
         assert!(throttle.admits(new, 0));
         assert!(throttle.admits(old, 0));
@@ -130,6 +133,13 @@ mod tests {
         assert!(throttle.admits(new, 1_000_000));
         assert!(!throttle.admits(old, 1_000_000));
         assert!(throttle.admits(new, i64::MAX));
+    }
+
+    #[test]
+    fn a_local_session_has_its_own_weight() {
+        let throttle = Throttle::new(config(), true, 0);
+        assert!((0..4).all(|_| throttle.admits(SessionId(0), 0)), "each takes one token");
+        assert!(!throttle.admits(SessionId(0), 0));
     }
 
     #[test]

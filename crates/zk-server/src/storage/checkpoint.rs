@@ -5,7 +5,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use zk_proto::Zxid;
-use zk_storage::{LogHandle, Meta, State, StorageError, ZnodeValue};
+use zk_storage::{CheckpointWriter, LogHandle, Meta, State, StorageError, ZnodeValue};
 use zk_tree::CheckpointItem;
 
 use crate::context::{Context, Counters};
@@ -88,18 +88,7 @@ fn take(context: &Context, state: &State, log: &LogHandle) -> Result<(), Storage
             let more =
                 context.node.read(|db| db.checkpoint_chunk(&mut checkpoint, CHUNK, &mut items));
             for item in &items {
-                match item {
-                    CheckpointItem::PutZnode { path, data, acl, stat } => {
-                        let acl = super::acl::encode(acl);
-                        let value = ZnodeValue { data: data.as_deref(), acl: &acl, stat: *stat };
-                        writer.put_znode(path, &value)?;
-                    }
-                    CheckpointItem::DeleteZnode { path } => writer.delete_znode(path)?,
-                    CheckpointItem::PutSession(id, timeout_ms) => {
-                        writer.put_session(*id, *timeout_ms)?
-                    }
-                    CheckpointItem::DeleteSession(id) => writer.delete_session(*id)?,
-                }
+                write_item(&mut writer, item)?;
             }
             written += items.len();
             if !more {
@@ -119,6 +108,23 @@ fn take(context: &Context, state: &State, log: &LogHandle) -> Result<(), Storage
         tracing::warn!(%error, "the transaction log could not be purged");
     }
     Ok(())
+}
+
+/// Puts what changed into the checkpoint that is being written.
+pub(super) fn write_item(
+    writer: &mut CheckpointWriter<'_>,
+    item: &CheckpointItem,
+) -> Result<(), StorageError> {
+    match item {
+        CheckpointItem::PutZnode { path, data, acl, stat } => {
+            let acl = super::acl::encode(acl);
+            let value = ZnodeValue { data: data.as_deref(), acl: &acl, stat: *stat };
+            writer.put_znode(path, &value)
+        }
+        CheckpointItem::DeleteZnode { path } => writer.delete_znode(path),
+        CheckpointItem::PutSession(id, timeout_ms) => writer.put_session(*id, *timeout_ms),
+        CheckpointItem::DeleteSession(id) => writer.delete_session(*id),
+    }
 }
 
 /// Transactions kept behind the checkpoint, for members that were away for a while.

@@ -1,9 +1,10 @@
 //! The threads that write: the store thread, which makes transactions durable, and the checkpoint
-//! thread, which brings the state in RocksDB up to date.
+//! thread, which brings the state in RocksDB up to date. Before them: what a server starts from.
 
 mod acl;
 mod checkpoint;
 mod held;
+pub mod import;
 mod queue;
 mod recovery;
 mod store_thread;

@@ -7,9 +7,12 @@ use zk_proto::acl::Acl;
 use zk_proto::data::StatPersisted;
 use zk_proto::txn::LoggedTxn;
 use zk_proto::{SessionId, Zxid};
-use zk_storage::{Log, Meta, Opened, State, StateItem, StorageConfig, StorageError};
+use zk_storage::import::ImportError;
+use zk_storage::{Before, Log, Meta, Opened, State, StateItem, StorageConfig, StorageError};
 use zk_tree::{Database, TreeConfig};
 use zk_zab::{Durable, History};
+
+use super::import;
 
 /// Why a server cannot start from its data.
 #[derive(Debug, thiserror::Error)]
@@ -17,6 +20,9 @@ pub enum RecoveryError {
     /// The store cannot be opened or read.
     #[error(transparent)]
     Storage(#[from] StorageError),
+    /// The data of Apache ZooKeeper cannot be imported.
+    #[error("the data of Apache ZooKeeper cannot be imported: {0}")]
+    Import(#[from] ImportError),
     /// What it holds is no tree.
     #[error(
         "the state as of zxid {applied} is no tree: {reason}. Restore dataDir and dataLogDir from a backup"
@@ -81,7 +87,7 @@ impl Recovered {
 /// # Errors
 /// Anything that would make the server start with less than it acknowledged.
 pub fn recover(config: &StorageConfig, tree: TreeConfig) -> Result<Recovered, RecoveryError> {
-    let (mut opened, mut db, load_us) = open(config, tree)?;
+    let (mut opened, mut db, load_us) = open(config, tree, false)?;
     let begun = Instant::now();
     let mut replayed = 0;
     for entry in &mut opened.replay {
@@ -105,7 +111,7 @@ pub fn recover_member(
     config: &StorageConfig,
     tree: TreeConfig,
 ) -> Result<Recovered, RecoveryError> {
-    let (mut opened, db, load_us) = open(config, tree)?;
+    let (mut opened, db, load_us) = open(config, tree, true)?;
     let begun = Instant::now();
     let durable = opened.take_durable()?;
     let history = Box::new(opened.history());
@@ -115,13 +121,23 @@ pub fn recover_member(
     Ok(Recovered { db, member, log, state, load_us, replay_us, replayed: 0 })
 }
 
-/// Opens what is stored, and loads the state; how long that took, in µs.
+/// Opens what is stored, after importing it where it is Apache ZooKeeper's, and loads the state; how
+/// long that took, in µs.
 fn open(
     config: &StorageConfig,
     tree: TreeConfig,
+    is_member: bool,
 ) -> Result<(Opened, Database, u64), RecoveryError> {
+    let before = zk_storage::look(config)?;
+    if let Before::Apache(files) = &before {
+        import::import(files, config, tree, is_member)?;
+    }
     let begun = Instant::now();
     let opened = zk_storage::open(config)?;
+    if let Before::Ours(Some(made)) = before {
+        let accepted = opened.log.epochs().accepted;
+        import::warn_of_newer(config, opened.log.last(), accepted, made);
+    }
     let mut db = Database::new(tree);
     if let Some(meta) = opened.state.meta() {
         load(&mut db, &opened.state, meta, tree.digest_enabled)?;

@@ -14,6 +14,7 @@ use zk_proto::proto::{
 };
 use zk_proto::txn::{Txn, TxnHeader};
 use zk_proto::{ErrorCode, OpCode, Record, Request, SessionId, Xid, Zxid, path};
+use zk_session::LocalSessionMode;
 
 use super::model::{Model, Znode};
 use super::{Verdict, Violation, fail};
@@ -41,6 +42,8 @@ struct Operation {
 /// Every write that was asked for.
 #[derive(Debug, Default)]
 pub struct Clients {
+    /// What becomes of new sessions.
+    pub(super) local: LocalSessionMode,
     operations: BTreeMap<(SessionId, Xid), Operation>,
     /// The last write of each session that took effect.
     last: BTreeMap<SessionId, Xid>,
@@ -466,6 +469,11 @@ impl Clients {
             if local.contains(&err) {
                 return Ok(());
             }
+            // The end of a local session is nobody else's business.
+            let ends = matches!(request, Request::CloseSession) && err == ErrorCode::OK;
+            if ends && self.local != LocalSessionMode::Disabled {
+                return Ok(());
+            }
             return fail(
                 CHECKER,
                 format!(
@@ -474,6 +482,11 @@ impl Clients {
                 ),
             );
         };
+        // What the leader takes for expired is local, and its server says so.
+        let expired = Expected::Error(ErrorCode::SESSION_EXPIRED);
+        let refused = Expected::Error(ErrorCode::EPHEMERAL_ON_LOCAL_SESSION);
+        let stays_local = self.local == LocalSessionMode::Enabled && wants_ephemeral(request);
+        let expected = if stays_local && *expected == expired { &refused } else { expected };
         let told = match written(request, err, body) {
             Ok(told) => told,
             Err(why) => return fail(CHECKER, format!("{request:?}: {why}")),
@@ -503,6 +516,11 @@ fn operation_request(
     xid: Xid,
 ) -> Rc<Request> {
     Rc::clone(&operations[&(session, xid)].request)
+}
+
+fn wants_ephemeral(request: &Request) -> bool {
+    let (Request::Create(request) | Request::Create2(request)) = request else { return false };
+    CreateMode::from_flag(request.flags).is_some_and(CreateMode::is_ephemeral)
 }
 
 /// Whether it becomes a transaction.

@@ -14,7 +14,7 @@
 //!   state at its zxid. C4 a session never sees an older zxid. C5 done once, or once or never if nobody
 //!   said. C6 a multi is whole. C7 reads after sync. C8 sequence names are unique and increase.
 //! - **Sessions.** S1, S2 ephemerals end with their session. S3 no expiry before the timeout. S4 no second
-//!   life. S5 a password is asked for. S6 a moved session's old connection changes nothing.
+//!   life. S7 local sessions stay out of the log, and live for their timeout where they began. S5 a password is asked for. S6 a moved session's old connection changes nothing.
 //! - **Watches.** W1 events before replies that show the change. W2 once. W3 none missed. W4 in order.
 //! - **Liveness.** L1 without faults an ensemble is of use within ten seconds. L2 no zombies.
 
@@ -30,6 +30,7 @@ pub mod watch;
 use std::collections::BTreeMap;
 
 use zk_proto::Zxid;
+use zk_session::LocalSessionMode;
 
 /// Something that must not be.
 #[derive(Debug, Clone)]
@@ -71,6 +72,15 @@ pub struct Checks {
 }
 
 impl Checks {
+    /// Of an ensemble that has seen nothing.
+    #[must_use]
+    pub fn new(local: LocalSessionMode) -> Self {
+        let mut checks = Self::default();
+        checks.clients.local = local;
+        checks.sessions.local = local;
+        checks
+    }
+
     /// Z13: the same zxid, the same tree, on every member.
     ///
     /// # Errors

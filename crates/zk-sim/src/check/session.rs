@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use zk_proto::txn::{Txn, TxnHeader};
 use zk_proto::{SessionId, Xid, Zxid};
+use zk_session::LocalSessionMode;
 
 use super::{Verdict, fail};
 
@@ -22,6 +23,8 @@ struct Session {
 /// All sessions.
 #[derive(Debug, Default)]
 pub struct Sessions {
+    /// What becomes of new ones.
+    pub(super) local: LocalSessionMode,
     sessions: BTreeMap<SessionId, Session>,
 }
 
@@ -33,6 +36,45 @@ impl Sessions {
             session.heard.pop_front();
         }
         session.heard.push_back(now_us);
+    }
+
+    /// Whether a server has taken frames of the session.
+    #[must_use]
+    pub fn was_heard_of(&self, id: SessionId) -> bool {
+        self.sessions.get(&id).is_some_and(|session| !session.heard.is_empty())
+    }
+
+    /// Whether all servers know, or knew, the session.
+    #[must_use]
+    pub fn has_begun(&self, id: SessionId) -> bool {
+        self.sessions.get(&id).is_some_and(|session| session.begun.is_some())
+    }
+
+    /// S7: a client came back to its local session, at the server where it lives and in the role in which it
+    /// began, and was refused.
+    ///
+    /// # Errors
+    /// The session should still be there.
+    pub fn a_local_session_lives_for_its_timeout(
+        &self,
+        id: SessionId,
+        timeout_ms: i32,
+        now_us: i64,
+    ) -> Verdict {
+        let Some(session) = self.sessions.get(&id).filter(|session| session.begun.is_none()) else {
+            return Ok(()); // it became global, or was never heard of
+        };
+        let Some(heard) = session.heard.back() else { return Ok(()) };
+        if now_us - heard < i64::from(timeout_ms) * 1000 {
+            return fail(
+                "S7 a local session lives for its timeout",
+                format!(
+                    "session {id} with a timeout of {timeout_ms} ms was refused {} ms after it was heard of",
+                    (now_us - heard) / 1000
+                ),
+            );
+        }
+        Ok(())
     }
 
     /// Whether the session has ended.
@@ -93,6 +135,9 @@ impl Sessions {
                         format!("{zxid} is of session {id}, which ended at {ended}"),
                     );
                 }
+                // A local session writes what is nobody's.
+                Some(_) | None
+                    if self.local != LocalSessionMode::Disabled && !creates_ephemeral(txn) => {}
                 Some(_) | None => {
                     return fail(CHECKER, format!("{zxid} is of session {id}, which never began"));
                 }
@@ -137,6 +182,14 @@ impl Sessions {
             );
         }
         Ok(())
+    }
+}
+
+fn creates_ephemeral(txn: &Txn) -> bool {
+    match txn {
+        Txn::Create(txn) => txn.ephemeral,
+        Txn::Multi(txns) => txns.iter().any(|(_, txn)| creates_ephemeral(txn)),
+        _ => false, // it creates nothing, or nothing of a session's
     }
 }
 

@@ -52,7 +52,8 @@ impl Leader {
         core.append(zxid, txn);
     }
 
-    /// A follower has a proposal on disk. They are acknowledged one by one, in order.
+    /// A follower has a proposal on disk. They are acknowledged one by one, in order. Upstream before
+    /// 3.9.3 also acknowledges what it got before `NEWLEADER`.
     pub(super) fn on_ack(
         &mut self,
         core: &mut Core,
@@ -66,6 +67,9 @@ impl Leader {
         }
         if learner.observer {
             return Ok(Err("an observer acknowledged a proposal"));
+        }
+        if zxid <= learner.acked {
+            return Ok(Ok(()));
         }
         let expected = Zxid(learner.acked.0 + 1);
         if zxid != expected || zxid > self.last_proposed {
@@ -95,7 +99,8 @@ impl Leader {
             }
             let activated = core.next.take_if(|next| next.since == zxid);
             let leader = activated.as_ref().map(|next| self.designate(core, &next.members, zxid));
-            for learner in &self.links {
+            let early = core.config.early_commits;
+            for learner in &mut self.links {
                 if !learner.takes_part() {
                     continue;
                 }
@@ -105,6 +110,10 @@ impl Leader {
                     (false, Some(leader)) => commit_and_activate(zxid, leader),
                     (true, Some(leader)) => inform_and_activate(zxid, leader, bytes),
                 };
+                if !early && !learner.observer && learner.state != LinkState::UpToDate {
+                    learner.held_commits.push(packet);
+                    continue;
+                }
                 core.actions.push_back(Action::Send { link: learner.link, packet });
             }
             core.tail.commit_next();

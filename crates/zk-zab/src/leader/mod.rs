@@ -73,6 +73,11 @@ struct LearnerLink {
     sync_target: Zxid,
     /// Everything up to here is on its disk.
     acked: Zxid,
+    /// So it said before it acknowledged `NEWLEADER`; it counts from then on.
+    acked_early: Zxid,
+    /// What was committed since `NEWLEADER`, until `UPTODATE` is sent: see
+    /// [`crate::PeerConfig::early_commits`].
+    held_commits: Vec<QuorumPacket>,
     /// What was proposed at some moment and is not acknowledged, and when that was.
     lag: Option<(Zxid, i64)>,
     since_ms: i64,
@@ -218,6 +223,8 @@ impl Leader {
             ahead: false,
             sync_target: Zxid::ZERO,
             acked: Zxid::ZERO,
+            acked_early: Zxid::ZERO,
+            held_commits: Vec::new(),
             lag: None,
             since_ms,
             heard_ms: core.now_ms,

@@ -92,13 +92,22 @@ impl Leader {
         at: usize,
         packet: &QuorumPacket,
     ) -> Result<Handled, Exit> {
-        if packet.packet_type != PacketType::ACK || packet.zxid != epoch_zxid(self.epoch) {
+        let learner = &mut self.links[at];
+        let zxid = packet.zxid;
+        let is_ack = packet.packet_type == PacketType::ACK;
+        if is_ack && zxid != epoch_zxid(self.epoch) && zxid <= core.tail.last() && !learner.observer
+        {
+            // Upstream before 3.9.3 logs what it is sent as if it had been proposed, and acknowledges that
+            // by another thread, which may be faster (ZOOKEEPER-4685).
+            learner.acked_early = learner.acked_early.max(zxid);
+            return Ok(Ok(()));
+        }
+        if !is_ack || zxid != epoch_zxid(self.epoch) {
             return Ok(Err("it did not acknowledge NEWLEADER"));
         }
-        let learner = &mut self.links[at];
         learner.state = LinkState::Synced;
         // What is proposed and not committed is of this epoch.
-        learner.acked = learner.sync_target.max(packet.zxid);
+        learner.acked = learner.sync_target.max(zxid).max(learner.acked_early);
         if self.phase == Phase::Broadcast {
             self.bring_up_to_date(core, at);
         } else {
@@ -115,6 +124,10 @@ impl Leader {
         learner.lag = None;
         info!(learner = %learner.id, link = learner.link.0, "UPTODATE");
         let link = learner.link;
+        let held = std::mem::take(&mut learner.held_commits);
         core.send(link, up_to_date());
+        for packet in held {
+            core.send(link, packet);
+        }
     }
 }

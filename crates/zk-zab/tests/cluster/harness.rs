@@ -177,6 +177,7 @@ impl Cluster {
             finalize_wait_ms: 40,
             commit_log_count: 5,
             snapshot_size_factor: 0.6,
+            early_commits: prng.clone().chance(50),
             ..PeerConfig::new(ServerId(1), members)
         };
         let mut cluster = Self {

@@ -102,7 +102,15 @@ impl Rig {
 
     /// A leader of three that is established with server 1, on the link that is returned.
     pub(crate) fn leading() -> (Self, LinkId) {
-        let mut rig = Self::elected(2, members(3, 0), Disk::default(), 1, 3);
+        Self::leading_with(|_| ())
+    }
+
+    /// The same, whose configuration is changed.
+    pub(crate) fn leading_with(change: impl FnOnce(&mut PeerConfig)) -> (Self, LinkId) {
+        let mut config = PeerConfig { tick_ms: 100, ..PeerConfig::new(ServerId(2), members(3, 0)) };
+        change(&mut config);
+        let mut rig = Self::with(config, Disk::default());
+        rig.vote(1, 2, 3);
         let link = rig.accept();
         rig.packet(link, follower_info(0, 1));
         let epoch = rig.peer.status().accepted_epoch.0;

@@ -130,6 +130,32 @@ fn who_weighs_more_than_all_others_of_its_group_is_needed() {
     assert_eq!(serving(&cluster), 0);
 }
 
+/// A nearly full disk is no reason to go where nobody else could lead.
+#[test]
+fn a_reluctant_leader_stays_while_the_others_are_no_quorum() {
+    for (weights, stays) in
+        [([1, 1, 5, 1, 1], true), ([1, 1, 1, 1, 1], false), ([1, 1, 2, 0, 0], true)]
+    {
+        let mut cluster = established_of(grouped(&[&weights], 0));
+        // Where it can, server 3 leads, and the others follow it.
+        for index in [0, 1, 3, 4] {
+            cluster.crash(index, 9);
+        }
+        cluster.run_until(cluster.now_ms + 2_000);
+        for index in [0, 1, 3, 4] {
+            cluster.start(index);
+        }
+        cluster.progress(5_000).unwrap();
+        let leader = cluster.leader().unwrap();
+        assert!(leader == 2 || !stays, "{weights:?}");
+        cluster.servers[leader].peer.set_reluctant(true);
+        cluster.run_until(cluster.now_ms + 3_000);
+        let led_by_others = cluster.leader().is_some_and(|other| other != leader);
+        assert_eq!(led_by_others, !stays, "{weights:?}");
+        assert_eq!(serving(&cluster), 5);
+    }
+}
+
 /// It takes part, and what it has and says counts for nothing, even when it has more than all others.
 #[test]
 fn who_has_no_weight_follows_and_is_truncated() {
@@ -535,6 +561,29 @@ fn a_snapshot_counts_with_the_epoch_behind_it() {
     assert_eq!(words(&actions), "deliver 0x300000008; 1:ACK 0x400000000; serve");
 }
 
+/// A leader of upstream's under load sends again what its snapshot has: it decided what to send behind the
+/// snapshot before it looked how far that reaches.
+#[test]
+fn what_a_snapshot_has_may_be_sent_again() {
+    let (mut rig, link) = Rig::following(disk(&[z(1, 1), z(1, 2)], 2, 1));
+    rig.packet(link, leader_info(4));
+    rig.step(Input::SnapshotReceived { link, zxid: Zxid(z(3, 7)) });
+    for zxid in [z(3, 6), z(3, 7), z(3, 8)] {
+        rig.packet(link, packet(PacketType::PROPOSAL, zxid, txn(zxid)));
+        rig.packet(link, packet(PacketType::COMMIT, zxid, None));
+    }
+    let actions = rig.packet(link, packet(PacketType::NEW_LEADER, z(4, 0), None));
+    assert_eq!(words(&actions), "switch 0x300000007; 1:ACK 0x400000000");
+    let actions = rig.packet(link, packet(PacketType::UP_TO_DATE, -1, None));
+    assert_eq!(words(&actions), "deliver 0x300000008; 1:ACK 0x400000000; serve");
+    // Behind the snapshot there are no holes.
+    let (mut rig, link) = Rig::following(disk(&[], 0, 1));
+    rig.packet(link, leader_info(4));
+    rig.step(Input::SnapshotReceived { link, zxid: Zxid(z(3, 7)) });
+    let actions = rig.packet(link, packet(PacketType::PROPOSAL, z(3, 9), txn(z(3, 9))));
+    assert!(words(&actions).contains("close"), "{}", words(&actions));
+}
+
 /// A leader that has its history from an interrupted snapshot does not send what is on its disk.
 #[test]
 fn a_leader_with_an_interrupted_snapshot_waits_for_its_own_epoch() {
@@ -625,6 +674,68 @@ fn a_learner_in_synchronization_takes_part() {
     assert_eq!(words(&rig.packet(late, ack(one.0))), "");
     let actions = rig.packet(late, ack(two.0));
     assert!(words(&actions).ends_with(&format!("deliver {two}")), "{}", words(&actions));
+}
+
+/// ZOOKEEPER-4394: followers of upstream's before 3.9.3 leave when a commit comes between `NEWLEADER` and `UPTODATE`.
+#[test]
+fn a_follower_gets_no_commit_before_it_is_up_to_date() {
+    let (mut rig, follower) = Rig::leading_with(|config| config.early_commits = false);
+    let (one, two, three) = (z(1, 1), z(1, 2), z(1, 3));
+    rig.step(Input::Propose { zxid: Zxid(one), txn: Bytes::from_static(b"1") });
+    rig.packet(follower, ack(one));
+    rig.step(Input::Propose { zxid: Zxid(two), txn: Bytes::from_static(b"2") });
+    let late = rig.accept();
+    let of_late = |words: &str| {
+        let words = words.split("; ").map(|word| format!("{}:{word}", late.0));
+        words.collect::<Vec<String>>().join("; ")
+    };
+    rig.packet(late, follower_info(0, 3));
+    let actions = words(&rig.packet(late, ack_epoch(0, 0)));
+    let (committed, proposed) = ("0x100000001", "0x100000002");
+    let expected = format!(
+        "DIFF {committed}; PROPOSAL {committed}; COMMIT {committed}; PROPOSAL {proposed}; NEWLEADER 0x100000000"
+    );
+    assert_eq!(actions, of_late(&expected));
+    let actions = words(&rig.packet(follower, ack(two)));
+    assert_eq!(actions, format!("{}:COMMIT {proposed}; deliver {proposed}", follower.0));
+    // What is proposed it may have already, and must not cut off: it gets it at once.
+    let actions = rig.step(Input::Propose { zxid: Zxid(three), txn: Bytes::from_static(b"3") });
+    assert!(words(&actions).ends_with(&of_late("PROPOSAL 0x100000003")), "{}", words(&actions));
+    let actions = words(&rig.packet(late, ack(z(1, 0))));
+    let (up_to_date, commits) = actions.split_once("; ").expect("several");
+    assert!(up_to_date.starts_with(&of_late("UPTODATE")), "{up_to_date}");
+    assert_eq!(commits, of_late(&format!("COMMIT {proposed}")));
+    rig.packet(late, ack(two));
+    let actions = words(&rig.packet(late, ack(three)));
+    assert!(actions.contains(&of_late("COMMIT 0x100000003")), "{actions}");
+}
+
+/// ZOOKEEPER-4685: learners of upstream's before 3.9.3 acknowledge what they get before `NEWLEADER`, and may do
+/// so before they acknowledge that.
+#[test]
+fn acknowledgements_of_a_synchronization_do_no_harm() {
+    let (mut rig, follower) = Rig::leading();
+    let (one, two, three) = (z(1, 1), z(1, 2), z(1, 3));
+    rig.step(Input::Propose { zxid: Zxid(one), txn: Bytes::from_static(b"1") });
+    rig.packet(follower, ack(one));
+    rig.step(Input::Propose { zxid: Zxid(two), txn: Bytes::from_static(b"2") });
+    let late = rig.accept();
+    rig.packet(late, follower_info(0, 3));
+    // The first is committed, the second is not.
+    rig.packet(late, ack_epoch(0, 0));
+    rig.step(Input::Propose { zxid: Zxid(three), txn: Bytes::from_static(b"3") });
+    assert_eq!(words(&rig.packet(late, ack(one))), "");
+    // It counts with NEWLEADER's, and not before.
+    assert_eq!(words(&rig.packet(late, ack(two))), "");
+    let actions = words(&rig.packet(late, ack(z(1, 0))));
+    assert!(actions.contains(&format!("{}:UPTODATE", late.0)), "{actions}");
+    for zxid in [one, two] {
+        assert!(!words(&rig.packet(late, ack(zxid))).contains("close"));
+    }
+    let actions = words(&rig.packet(late, ack(three)));
+    assert!(actions.ends_with("deliver 0x100000003"), "{actions}");
+    // What was not proposed cannot be on a disk.
+    assert!(words(&rig.packet(late, ack(z(1, 4)))).contains("close"));
 }
 
 /// A member that lost its data may have promised the next epoch to another leader, and not know it.

@@ -16,10 +16,10 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use bytes::{Buf, BytesMut};
 use zk_config::{FourLetterWhitelist, Role};
-use zk_processor::Client;
+use zk_processor::{Client, GlobalSessions, KnownSessions};
 use zk_proto::SessionId;
 use zk_proto::quorum::PeerState;
-use zk_tree::WatcherId;
+use zk_tree::{WatcherId, ZxidDigest};
 use zk_zab::PeerStatus;
 
 use self::text::{Buckets, Conf, Connection, MemberConf, ServerSummary};
@@ -229,7 +229,8 @@ fn answer_as(context: &Context, word: &Word, standing: Option<&PeerStatus>) -> S
     }
     tracing::debug!(word = name, "executing a four-letter word");
     let node = &context.node;
-    if word.needs_service() && !quorum::is_serving(standing) {
+    let read_only = quorum::is_read_only(context, standing);
+    if word.needs_service() && !read_only && !quorum::is_serving(standing) {
         return match word {
             Word::Isro => "null".into(),
             Word::Hash => NOT_SERVING.into(),
@@ -239,13 +240,14 @@ fn answer_as(context: &Context, word: &Word, standing: Option<&PeerStatus>) -> S
     let mask = &context.counters.trace_mask.0;
     match *word {
         Word::Ruok => "imok".into(),
+        Word::Isro if read_only => "ro".into(),
         Word::Isro => "rw".into(),
         Word::Srvr => text::server(&summary(context, standing), None),
         Word::Stat => text::server(&summary(context, standing), Some(&connections(context))),
         Word::Quor => quorum::quor(context, standing),
         Word::Cons => text::cons(&connections(context)),
         Word::Mntr => mntr(context, standing),
-        Word::Conf => text::conf(&conf(context)),
+        Word::Conf => text::conf(&conf(context, read_only)),
         Word::Envi => text::envi(&environment()),
         Word::Dirs => {
             let bytes = [&context.config.data_dir, &context.config.data_log_dir]
@@ -302,6 +304,7 @@ fn summary(context: &Context, standing: Option<&PeerStatus>) -> ServerSummary {
     let stats = context.node.stats();
     let status = context.node.status();
     let latency = metrics::Summary::of_times(&stats.latency);
+    let read_only = quorum::is_read_only(context, standing);
     ServerSummary {
         version: BANNER,
         min_latency_ms: latency.min_whole(),
@@ -312,7 +315,8 @@ fn summary(context: &Context, standing: Option<&PeerStatus>) -> ServerSummary {
         connections: status.connections,
         outstanding: status.outstanding,
         zxid: status.zxid.0,
-        mode: quorum::mode(standing),
+        mode: quorum::mode(standing, read_only),
+        read_only,
         node_count: status.node_count,
         proposal_sizes: standing
             .filter(|status| status.state == PeerState::Leading)
@@ -334,7 +338,7 @@ fn connection(context: &Context, client: &Arc<Client>) -> Connection {
     Connection { peer, info: client.info() }
 }
 
-fn conf(context: &Context) -> Conf {
+fn conf(context: &Context, read_only: bool) -> Conf {
     let config = &context.config;
     let [data_dir, data_log_dir] = [&config.data_dir, &config.data_log_dir];
     let absolute = |folder| {
@@ -367,7 +371,7 @@ fn conf(context: &Context) -> Conf {
                 election_port: member.address().election_port,
                 quorum_port: member.address().quorum_port,
                 observer: member.role == Role::Observer,
-                membership: quorum::membership(context),
+                membership: (!read_only).then(|| quorum::membership(context)),
             })
         }),
     }
@@ -423,18 +427,23 @@ fn dump(context: &Context) -> String {
     let node = &context.node;
     let now = context.clock.now();
     let to_wall = |mono_ms: i64| now.wall_ms + (mono_ms - now.mono_ms());
-    let expiry = node.sessions_by_expiry();
-    let sessions: Buckets = expiry
-        .iter()
-        .map(|(at, ids)| (to_wall(*at), ids.iter().map(|id| format!("0x{:x}", id.0)).collect()))
-        .collect();
+    let KnownSessions { local, global } = node.known_sessions();
+    let as_text = |expiry: &BTreeMap<i64, Vec<SessionId>>| -> Buckets {
+        let ids = |ids: &Vec<SessionId>| ids.iter().map(|id| format!("0x{:x}", id.0)).collect();
+        expiry.iter().map(|(at, these)| (to_wall(*at), ids(these))).collect()
+    };
     let ephemerals: Vec<_> = node.read(|db| {
         let tree = &db.tree;
         tree.ephemeral_sessions().map(|id| (id, tree.ephemerals(id).collect())).collect()
     });
     // A connection goes when its session expires, or when none came in time.
+    let led = match &global {
+        GlobalSessions::ByExpiry(expiry) => Some(expiry),
+        GlobalSessions::Timeouts(_) => None,
+    };
+    let expiry = local.iter().chain(led).flatten();
     let due: BTreeMap<SessionId, i64> =
-        expiry.iter().flat_map(|(at, ids)| ids.iter().map(|id| (*id, to_wall(*at)))).collect();
+        expiry.flat_map(|(at, ids)| ids.iter().map(|id| (*id, to_wall(*at)))).collect();
     let sessionless_ms = i64::from(context.config.sessionless_timeout_ms);
     let mut connections_due: BTreeMap<i64, Vec<String>> = BTreeMap::new();
     for connection in connections(context) {
@@ -442,23 +451,28 @@ fn dump(context: &Context) -> String {
         let at = at.copied().unwrap_or(connection.info.established_ms + sessionless_ms);
         connections_due.entry(at).or_default().push(text::dumped_connection(&connection));
     }
-    text::dump(&sessions, &ephemerals, &connections_due.into_iter().collect())
+    let local = local.as_ref().map(as_text);
+    let global = match global {
+        GlobalSessions::ByExpiry(expiry) => text::Global::ByExpiry(as_text(&expiry)),
+        GlobalSessions::Timeouts(timeouts) => text::Global::Timeouts(timeouts),
+    };
+    text::dump(local.as_ref(), &global, &ephemerals, &connections_due.into_iter().collect())
 }
 
-/// `DigestCommand`: upstream keeps a digest for every 128th transaction, we have the present one.
+/// `DigestCommand`: digests of the past, at the same zxids on every member. `quor` has the present one.
 fn hash(context: &Context) -> String {
-    if !context.config.storage.digest_enabled {
-        return String::new();
-    }
-    let (zxid, digest) = context.node.read(|db| (db.tree.last_zxid(), db.tree.digest()));
-    format!("{:x}: {}\n", zxid.0, digest.cast_signed())
+    // Copied, so that nothing is formatted while transactions wait.
+    let log: Vec<ZxidDigest> = context.node.read(|db| db.tree.digest_log().collect());
+    text::hash(&log)
 }
 
 /// `MonitorCommand` with the default metrics provider. What has been parsed for ages comes first:
 /// collectd reads 4096 bytes and no more.
 fn mntr(context: &Context, standing: Option<&PeerStatus>) -> String {
-    let mut text = format!("zk_version\t{BANNER}\nzk_server_state\t{}\n", quorum::mode(standing));
-    if let Some(status) = standing {
+    let read_only = quorum::is_read_only(context, standing);
+    let mode = quorum::mode(standing, read_only);
+    let mut text = format!("zk_version\t{BANNER}\nzk_server_state\t{mode}\n");
+    if let Some(status) = standing.filter(|_| !read_only) {
         text.push_str(&format!("zk_peer_state\t{}\n", quorum::peer_state(status)));
         if let (PeerState::Observing, Some(leader)) = (status.state, status.leader) {
             text.push_str(&format!("zk_observer_master_id\t{}\n", leader.0));

@@ -1,6 +1,6 @@
 use super::*;
 use crate::admin::testing::{
-    FIRST_SESSION, connect, context, create, establish, member, standing, watch,
+    FIRST_SESSION, connect, context, create, establish, member, read_only_member, standing, watch,
 };
 use zk_config::FOUR_LETTER_WORDS;
 
@@ -125,6 +125,29 @@ fn an_empty_server() {
     );
 }
 
+/// `LeaderSessionTracker.dumpSessions` and `LearnerSessionTracker.dumpSessions`, without and with local
+/// sessions.
+#[test]
+fn sessions_in_a_dump_of_each_role() {
+    let none = Vec::new();
+    let local = vec![(1_700_000_000_000, vec!["0x2".to_owned()])];
+    let leads = text::Global::ByExpiry(Vec::new());
+    let follows = text::Global::Timeouts([(SessionId(0x1f), 4000)].into());
+    let sessions = |local, global| {
+        let text = text::dump(local, global, &[], &none);
+        let (_, text) = text.split_once("SessionTracker dump:\n").unwrap();
+        text.split_once("ephemeral nodes dump:\n").unwrap().0.to_owned()
+    };
+    assert_eq!(sessions(None, &leads), "Session Sets (0)/(0):\n");
+    assert_eq!(sessions(None, &follows), "Global Sessions(1):\n0x1f\t4000ms\n");
+    let both = sessions(Some(&local), &leads);
+    assert!(both.starts_with("Local Session Sets (1)/(1):\n1 expire at "), "{both}");
+    assert!(both.ends_with(":\n\t0x2\nGlobal Session Sets (0)/(0):\n"), "{both}");
+    let both = sessions(Some(&local), &follows);
+    assert!(both.starts_with("Local Session Sets (1)/(1):\n1 expire at "), "{both}");
+    assert!(both.ends_with(":\n\t0x2\nGlobal Sessions(1):\n0x1f\t4000ms\n"), "{both}");
+}
+
 #[test]
 fn sessions_ephemerals_and_watches() {
     let context = context(ALL);
@@ -236,13 +259,20 @@ fn the_environment_has_upstream_s_keys() {
 }
 
 #[test]
-fn the_digest_of_now() {
+fn digests_of_every_128th_transaction() {
     let context = context(ALL);
     let client = connect(&context, "127.0.0.1:4000");
     establish(&context, &client);
-    create(&context, &client, "/a", "x", false);
-    let digest = context.node.read(|db| db.tree.digest()).cast_signed();
-    assert_eq!(answer(&context, &Word::Hash), format!("2: {digest}\n"));
+    let mut digests = Vec::new();
+    for zxid in 2..=300 {
+        create(&context, &client, &format!("/n{zxid}"), "x", false);
+        let now = context.node.read(|db| (db.tree.last_zxid().0, db.tree.digest().cast_signed()));
+        assert_eq!(now.0, zxid);
+        digests.push(now);
+    }
+    let at = |zxid: i64| digests.iter().find(|(at, _)| *at == zxid).unwrap().1;
+    let expected = format!("80: {}\n100: {}\n", at(128), at(256));
+    assert_eq!(answer(&context, &Word::Hash), expected);
 }
 
 /// Telegraf's pattern, with nothing behind it: `^zk_(\w+)\s+([\w\.\-]+)$`. Only a znode's own name may
@@ -360,6 +390,33 @@ fn a_member_without_a_quorum_says_so() {
     // The list goes before the state.
     let closed = member("4lw.commands.whitelist=ruok\n", 2);
     assert!(answer_as(&closed, &Word::Mntr, Some(&standing)).contains("not in the whitelist"));
+}
+
+#[test]
+fn a_read_only_member_says_so() {
+    let context = read_only_member(ALL, 2);
+    let client = connect(&context, "127.0.0.1:4000");
+    establish(&context, &client);
+    let ask = |word: &str| answer(&context, &self::word(word));
+    assert_eq!(ask("isro"), "ro");
+    let warning = "\nREAD-ONLY mode; serving only read-only clients\n";
+    let stat = ask("stat");
+    assert!(stat.contains(&format!("{warning}Clients:\n /127.0.0.1:4000[1](")), "{stat}");
+    let srvr = ask("srvr");
+    assert!(srvr.contains(&format!("{warning}Latency")), "{srvr}");
+    assert!(srvr.ends_with("\nMode: read-only\nNode count: 5\n"), "{srvr}");
+    let mntr = ask("mntr");
+    for line in ["zk_server_state\tread-only", "zk_local_sessions\t1", "zk_global_sessions\t0"] {
+        assert!(mntr.contains(&format!("\n{line}\n")), "{line}: {mntr}");
+    }
+    // It is no server of a quorum.
+    assert!(!mntr.contains("zk_peer_state") && !mntr.contains("zk_quorum_size"), "{mntr}");
+    assert!(ask("conf").ends_with("\nquorumPort=27012\npeerType=0\n"), "{}", ask("conf"));
+    let quor = ask("quor");
+    assert!(
+        quor.contains("\"mode\":\"read-only\"") && quor.contains("\"serving\":false"),
+        "{quor}"
+    );
 }
 
 #[test]

@@ -2,12 +2,13 @@
 //!
 //! Java's classes decide every byte of it; each function names its own.
 
+use std::collections::BTreeMap;
 use std::fmt::{Display, Write};
 use std::net::{IpAddr, SocketAddr};
 
 use zk_processor::ClientInfo;
 use zk_proto::{OpCode, SessionId};
-use zk_tree::WatchesSummary;
+use zk_tree::{WatchesSummary, ZxidDigest};
 
 /// The lines of `text`, built up by `write!`, which cannot fail on a string.
 macro_rules! line {
@@ -31,6 +32,7 @@ pub(super) struct ServerSummary {
     pub(super) outstanding: usize,
     pub(super) zxid: i64,
     pub(super) mode: &'static str,
+    pub(super) read_only: bool,
     pub(super) node_count: usize,
     /// Last, least and most bytes of a leader's proposals.
     pub(super) proposal_sizes: Option<[i64; 3]>,
@@ -48,6 +50,9 @@ pub(super) fn server(summary: &ServerSummary, connections: Option<&[Connection]>
     let ServerSummary { version, min_latency_ms, avg_latency_ms, max_latency_ms, .. } = summary;
     let mut text = String::new();
     line!(text, "Zookeeper version: {version}");
+    if summary.read_only {
+        line!(text, "READ-ONLY mode; serving only read-only clients");
+    }
     if let Some(connections) = connections {
         line!(text, "Clients:");
         for connection in connections {
@@ -182,7 +187,8 @@ pub(super) struct MemberConf {
     pub(super) election_port: u16,
     pub(super) quorum_port: u16,
     pub(super) observer: bool,
-    pub(super) membership: String,
+    /// A read-only server has none to tell (`ReadOnlyZooKeeperServer.dumpConf`).
+    pub(super) membership: Option<String>,
 }
 
 /// `ZooKeeperServer.dumpConf`, and of a member `QuorumZooKeeperServer.dumpConf`.
@@ -207,8 +213,10 @@ pub(super) fn conf(conf: &Conf) -> String {
         line!(text, "electionPort={}", member.election_port);
         line!(text, "quorumPort={}", member.quorum_port);
         line!(text, "peerType={}", u8::from(member.observer));
-        line!(text, "membership: ");
-        text.push_str(&member.membership);
+        if let Some(membership) = &member.membership {
+            line!(text, "membership: ");
+            text.push_str(membership);
+        }
     }
     text
 }
@@ -225,14 +233,38 @@ pub(super) fn envi(entries: &[(&str, String)]) -> String {
 /// What expires when: a moment in ms of the wall clock, and what it is called.
 pub(super) type Buckets = Vec<(i64, Vec<String>)>;
 
+/// Sessions that all servers know.
+pub(super) enum Global {
+    /// A leader's.
+    ByExpiry(Buckets),
+    /// A learner's, with timeouts in ms.
+    Timeouts(BTreeMap<SessionId, i32>),
+}
+
 /// `DumpCommand`: sessions and connections by the moment of their expiry, ephemerals by session.
 pub(super) fn dump(
-    sessions: &Buckets,
+    local: Option<&Buckets>,
+    global: &Global,
     ephemerals: &[(SessionId, Vec<String>)],
     connections: &Buckets,
 ) -> String {
     let mut text = String::from("SessionTracker dump:\n");
-    buckets(&mut text, "Session", sessions);
+    // `LeaderSessionTracker.dumpSessions`, `LearnerSessionTracker.dumpSessions`
+    if let Some(local) = local {
+        buckets(&mut text, "Local Session", local);
+    }
+    match global {
+        Global::ByExpiry(sessions) if local.is_some() => {
+            buckets(&mut text, "Global Session", sessions);
+        }
+        Global::ByExpiry(sessions) => buckets(&mut text, "Session", sessions),
+        Global::Timeouts(sessions) => {
+            line!(text, "Global Sessions({}):", sessions.len());
+            for (session, timeout_ms) in sessions {
+                line!(text, "{}\t{timeout_ms}ms", Hex(session.0));
+            }
+        }
+    }
     line!(text, "ephemeral nodes dump:");
     line!(text, "Sessions with Ephemerals ({}):", ephemerals.len());
     for (session, paths) in ephemerals {
@@ -261,6 +293,15 @@ fn buckets(text: &mut String, what: &str, buckets: &Buckets) {
 /// A connection in `dump` (`NIOServerCnxn.toString`).
 pub(super) fn dumped_connection(Connection { peer, info }: &Connection) -> String {
     format!("ip: {} sessionId: {}", Peer(*peer), Hex(info.session.0))
+}
+
+/// `DigestCommand`: both numbers as Java prints a `long`, signed in decimal and unsigned in hexadecimal.
+pub(super) fn hash(log: &[ZxidDigest]) -> String {
+    let mut text = String::new();
+    for ZxidDigest { zxid, digest } in log {
+        line!(text, "{:x}: {}", zxid.0, digest.cast_signed());
+    }
+    text
 }
 
 /// `WatchCommand`, `wchs`: the watches on data.
@@ -411,6 +452,7 @@ mod tests {
             outstanding: 1,
             zxid: 0x1_0000_002a,
             mode: "standalone",
+            read_only: false,
             node_count: 5,
             proposal_sizes: None,
         }
@@ -495,7 +537,7 @@ mod tests {
             election_port: 3888,
             quorum_port: 2888,
             observer: true,
-            membership: membership.into(),
+            membership: Some(membership.into()),
         };
         let member = conf(&Conf { member: Some(member), ..alone });
         assert_eq!(
@@ -518,10 +560,11 @@ mod tests {
         let id = |id: i64| SessionId(id);
         let connections = vec![(1_700_000_010_000, vec![dumped_connection(&asking())])];
         let text = dump(
-            &vec![
+            None,
+            &Global::ByExpiry(vec![
                 (1_700_000_000_000, vec!["0x1".into(), "0x2".into()]),
                 (1_700_000_002_000, vec!["0x3".into()]),
-            ],
+            ]),
             &[(id(1), vec!["/a".into(), "/b".into()]), (id(-1), vec!["/c".into()])],
             &connections,
         );

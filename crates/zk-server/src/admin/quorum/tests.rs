@@ -232,6 +232,14 @@ fn quor_tells_the_whole_story() {
     // Alone there is no ensemble to tell of.
     let alone: Json = serde_json::from_str(&quor(&self::context(""), None)).unwrap();
     assert_eq!((&alone["mode"], &alone["delivered"]), (&json!("standalone"), &json!("0x0")));
+    let digest = context.node.read(|db| db.tree.digest()).cast_signed();
+    assert_eq!(
+        (&alone["digest"], &alone["digest_zxid"]),
+        (&json!(digest.to_string()), &json!("0x0"))
+    );
+    let without: Json =
+        serde_json::from_str(&quor(&self::context("digest.enabled=false\n"), None)).unwrap();
+    assert_eq!(without["digest"], Json::Null);
 }
 
 #[test]
@@ -240,5 +248,5 @@ fn states_are_upstreams() {
     assert_eq!(name(PeerState::Looking, false), "looking");
     assert_eq!(name(PeerState::Leading, true), "leading - broadcast");
     assert_eq!(name(PeerState::Following, false), "following - synchronization");
-    assert_eq!(mode(None), "standalone");
+    assert_eq!(mode(None, false), "standalone");
 }

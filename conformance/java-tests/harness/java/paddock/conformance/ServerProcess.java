@@ -65,6 +65,17 @@ public final class ServerProcess {
      * @throws IOException when the process ends or does not serve in time, with the end of its log
      */
     public static ServerProcess start(Map<String, String> settings, long timeoutMillis) throws IOException, InterruptedException {
+        ServerProcess server = launch(settings);
+        server.awaitServing(timeoutMillis);
+        return server;
+    }
+
+    /**
+     * Starts a server, which does not serve clients yet: one of an ensemble waits for the others.
+     *
+     * @param settings the lines of zoo.cfg; {@code dataDir} and {@code clientPort} must be among them
+     */
+    public static ServerProcess launch(Map<String, String> settings) throws IOException {
         String kind = System.getProperty("conformance.server", "paddock");
         Path work = Path.of(System.getProperty("conformance.work", System.getProperty("java.io.tmpdir")));
         Files.createDirectories(work);
@@ -99,7 +110,6 @@ public final class ServerProcess {
         ServerProcess server = new ServerProcess(builder.start(), address, log);
         RUNNING.add(server);
         latest = server;
-        server.awaitServing(timeoutMillis);
         return server;
     }
 
@@ -132,7 +142,12 @@ public final class ServerProcess {
         return false;
     }
 
-    private void awaitServing(long timeoutMillis) throws IOException, InterruptedException {
+    /**
+     * Returns once the server serves clients.
+     *
+     * @throws IOException when the process ends or does not serve in time, with the end of its log
+     */
+    public void awaitServing(long timeoutMillis) throws IOException, InterruptedException {
         long end = System.nanoTime() + TimeUnit.MILLISECONDS.toNanos(timeoutMillis);
         while (process.isAlive()) {
             // A server whose whitelist lacks srvr still says so, which proves that it serves as well.
@@ -151,7 +166,7 @@ public final class ServerProcess {
     }
 
     /** The answer to a four-letter word, empty when the server cannot be reached. */
-    private String fourLetter(String word) {
+    public String fourLetter(String word) {
         try (Socket socket = new Socket()) {
             socket.connect(address, 1000);
             socket.setSoTimeout(2000);
@@ -177,6 +192,18 @@ public final class ServerProcess {
             return "its log ends: " + text.substring(Math.max(0, text.length() - 800));
         } catch (IOException e) {
             return "its log cannot be read";
+        }
+    }
+
+    /** The process stands still, or goes on. */
+    public void pause(boolean paused) {
+        try {
+            String signal = paused ? "-STOP" : "-CONT";
+            new ProcessBuilder("kill", signal, Long.toString(process.pid())).inheritIO().start().waitFor();
+        } catch (IOException e) {
+            throw new IllegalStateException("the process " + process.pid() + " cannot be signalled", e);
+        } catch (InterruptedException e) {
+            Thread.currentThread().interrupt();
         }
     }
 
