@@ -141,10 +141,10 @@ impl Core {
     }
 
     /// The membership in a leader's `NEWLEADER`.
-    pub(crate) fn members_text(&self) -> String {
+    pub(crate) fn members_text(&self, with_next: bool) -> String {
         match &self.next {
-            Some(next) => next.members.to_text(),
-            None => {
+            Some(next) if with_next => next.members.to_text(),
+            Some(_) | None => {
                 let Members { text, .. } = &self.config.members;
                 format!("{text}version={:x}", self.config_version())
             }

@@ -171,7 +171,13 @@ impl Learner {
                 if let Some(next) = core.next.take_if(|next| next.since <= committed) {
                     self.activate(core, next.members, None)?;
                 }
-                if let Some(members) = self.sync.members.take() {
+                // Upstream's leaders tell of one that is only proposed, too. A version is the zxid of the
+                // transaction that brought it, or of an epoch's beginning.
+                let is_committed = |members: &Members| {
+                    let since = Zxid(members.version);
+                    since <= committed || since.counter() == 0
+                };
+                if let Some(members) = self.sync.members.take_if(|members| is_committed(members)) {
                     self.activate(core, members, None)?;
                 }
                 self.serve(core);
