@@ -24,44 +24,18 @@ fn needs_global_session(request: &Request) -> bool {
     let is_ephemeral = |request: &CreateRequest| {
         CreateMode::from_flag(request.flags).is_some_and(CreateMode::is_ephemeral)
     };
-    match request {
-        Request::Create(request) | Request::Create2(request) => is_ephemeral(request),
-        Request::Multi(MultiRequest::Write(ops)) => ops.iter().any(|op| match op {
-            MultiOp::Create { op, request } => {
-                matches!(*op, OpCode::CREATE | OpCode::CREATE2) && is_ephemeral(request)
-            }
-            MultiOp::CreateTtl(_)
-            | MultiOp::Delete(_)
-            | MultiOp::SetData(_)
-            | MultiOp::Check(_) => false,
-        }),
-        Request::Multi(MultiRequest::Read(_))
-        | Request::CreateContainer(_)
-        | Request::CreateTtl(_)
-        | Request::Delete(_)
-        | Request::SetData(_)
-        | Request::SetAcl(_)
-        | Request::Reconfig(_)
-        | Request::CloseSession
-        | Request::Exists(_)
-        | Request::GetData(_)
-        | Request::GetAcl(_)
-        | Request::GetChildren(_)
-        | Request::GetChildren2(_)
-        | Request::Sync(_)
-        | Request::Ping
-        | Request::MultiRead(_)
-        | Request::CheckWatches(_)
-        | Request::RemoveWatches(_)
-        | Request::SetWatches(_)
-        | Request::SetWatches2(_)
-        | Request::AddWatch(_)
-        | Request::GetEphemerals(_)
-        | Request::GetAllChildrenNumber(_)
-        | Request::WhoAmI
-        | Request::Auth(_)
-        | Request::Sasl(_) => false,
+    if let Request::Create(request) | Request::Create2(request) = request {
+        return is_ephemeral(request);
     }
+    let Request::Multi(MultiRequest::Write(ops)) = request else { return false };
+    ops.iter().any(|op| match op {
+        MultiOp::Create { op, request } => {
+            matches!(*op, OpCode::CREATE | OpCode::CREATE2) && is_ephemeral(request)
+        }
+        MultiOp::CreateTtl(_) | MultiOp::Delete(_) | MultiOp::SetData(_) | MultiOp::Check(_) => {
+            false
+        }
+    })
 }
 
 impl Node {

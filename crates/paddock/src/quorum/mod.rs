@@ -70,28 +70,37 @@ pub(crate) fn run(args: &QuorumArgs) -> ExitCode {
     }
 }
 
-#[allow(clippy::print_stdout, clippy::print_stderr, reason = "the answer of a command")]
 fn run_status(args: &StatusArgs, runtime: &tokio::runtime::Runtime) -> ExitCode {
     let timeout = Duration::from_millis(args.timeout.max(1));
-    match runtime.block_on(status(&args.server, timeout)) {
-        Ok(report) => {
-            if args.json {
-                println!("{}", report.to_json());
-            } else {
-                print!("{}", report.to_text());
-            }
-            report.verdict().exit_code()
+    let found = runtime.block_on(status(&args.server, timeout));
+    let told = found.map(|report| {
+        let text = if args.json { format!("{}\n", report.to_json()) } else { report.to_text() };
+        (text, report.verdict().exit_code())
+    });
+    let error = |error: String| serde_json::json!({ "verdict": "unknown", "error": error });
+    tell(told, args.json, error, report::Verdict::NoQuorum.exit_code())
+}
+
+/// Prints what was found, with its exit code; or why nothing was: a line each, or as JSON.
+#[allow(clippy::print_stdout, clippy::print_stderr, reason = "the answer of a command")]
+fn tell(
+    found: Result<(String, ExitCode), Vec<String>>,
+    json: bool,
+    error: impl FnOnce(String) -> serde_json::Value,
+    unknown: ExitCode,
+) -> ExitCode {
+    match found {
+        Ok((text, code)) => {
+            print!("{text}");
+            code
         }
         Err(problems) => {
-            if args.json {
-                let error = problems.join("; ");
-                println!("{}", serde_json::json!({ "verdict": "unknown", "error": error }));
+            if json {
+                println!("{}", error(problems.join("; ")));
             } else {
-                for problem in problems {
-                    eprintln!("{problem}");
-                }
+                problems.iter().for_each(|problem| eprintln!("{problem}"));
             }
-            report::Verdict::NoQuorum.exit_code()
+            unknown
         }
     }
 }

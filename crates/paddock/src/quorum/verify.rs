@@ -17,7 +17,7 @@ use self::report::{Report, Verdict};
 use super::admin;
 use super::compare::Points;
 use super::probe::{Answer, NOT_SERVING, probe, reason};
-use super::{Discovery, Ensemble, UNKNOWN_ADDRESS, addresses, discover, probe_all};
+use super::{Discovery, Ensemble, UNKNOWN_ADDRESS, addresses, discover, probe_all, tell};
 
 /// Between two rounds of asking.
 const AGAIN_AFTER: Duration = Duration::from_millis(200);
@@ -96,28 +96,12 @@ enum Silence {
 }
 
 /// Runs the command.
-#[allow(clippy::print_stdout, clippy::print_stderr, reason = "the answer of a command")]
 pub(super) fn run(args: &VerifyArgs, runtime: &Runtime) -> ExitCode {
-    match runtime.block_on(verify(args)) {
-        Ok(report) => {
-            if args.json {
-                println!("{}", report.to_json());
-            } else {
-                print!("{}", report.to_text());
-            }
-            report.verdict().exit_code()
-        }
-        Err(problems) => {
-            if args.json {
-                println!("{}", report::failed_json(&problems));
-            } else {
-                for problem in problems {
-                    eprintln!("{problem}");
-                }
-            }
-            Verdict::Unknown.exit_code()
-        }
-    }
+    let told = runtime.block_on(verify(args)).map(|report| {
+        let text = if args.json { format!("{}\n", report.to_json()) } else { report.to_text() };
+        (text, report.verdict().exit_code())
+    });
+    tell(told, args.json, report::failed_json, Verdict::Unknown.exit_code())
 }
 
 /// Asks the members until they can be compared, or time is up.

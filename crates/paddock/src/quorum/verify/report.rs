@@ -45,12 +45,12 @@ impl Verdict {
 }
 
 /// The answer when not even the members are known.
-pub(super) fn failed_json(problems: &[String]) -> Json {
+pub(super) fn failed_json(error: String) -> Json {
     let verdict = Verdict::Unknown;
     json!({
         "verdict": verdict.as_str(),
         "exit_code": verdict.code(),
-        "error": problems.join("; "),
+        "error": error,
     })
 }
 
