@@ -418,6 +418,7 @@ fn peer_config(config: &ServerConfig, id: ServerId) -> PeerConfig {
         snapshot_size_factor: ensemble.snapshot_size_factor,
         force_snapshot_sync: ensemble.force_snapshot_sync,
         early_commits: false,
+        reconfig_enabled: config.ensemble.reconfig_enabled,
         ..PeerConfig::new(id, members)
     }
 }
