@@ -45,6 +45,7 @@ mod load;
 mod markdown;
 mod my_id;
 mod properties;
+mod reconfig;
 mod server_config;
 mod settings;
 mod suggest;
@@ -59,6 +60,10 @@ pub use load::{Loaded, check};
 pub use markdown::markdown_table;
 pub use my_id::{MAX_EXTENDED_SERVER_ID, MyIdError, parse_my_id};
 pub use properties::{Properties, PropertiesProblem, Property};
+pub use reconfig::{
+    backup_file_path, dynamic_file_path, dynamic_file_text, edit_static_file,
+    next_dynamic_file_path,
+};
 pub use server_config::{
     AdminConfig, AuthConfig, AuthProvider, ClientAuth, ConnectionThrottle, FOUR_LETTER_WORDS,
     FourLetterWhitelist, ImportConfig, Limits, MetricsConfig, MetricsProvider, PADDOCK_WORDS,

@@ -123,6 +123,8 @@ pub struct ServerConfig {
     pub read_only_mode_enabled: bool,
     /// What the importer of ZooKeeper data accepts.
     pub import: ImportConfig,
+    /// The `zoo.cfg` that was read, as it was named; none where settings came from elsewhere.
+    pub config_file: Option<PathBuf>,
     /// The text of `zoo.cfg` as read; empty without a file.
     pub initial_config: Secret,
     /// Every key that is set, as written, secrets masked. For the log and the AdminServer.

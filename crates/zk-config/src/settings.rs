@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::diagnostic::{Diagnostic, Diagnostics, Severity};
 use crate::jvm_flags::{JvmFlags, split_define};
@@ -49,6 +49,8 @@ struct Define {
 pub struct Sources {
     base: Vec<(String, String)>,
     pub(crate) file: Option<NamedText>,
+    /// Where `file` is, if it was read from there.
+    pub(crate) path: Option<PathBuf>,
     pub(crate) dynamic_file: Option<NamedText>,
     pub(crate) my_id: Option<NamedText>,
     pub(crate) my_id_unreadable: bool,
