@@ -57,9 +57,7 @@ impl<'c> Batch<'c> {
                     outbox.push_expansion(snapshot::send(context, link, to));
                 }
             }
-            Action::Activate { members } => {
-                let _shell = members; // nobody can ask for a reconfiguration yet
-            }
+            Action::Activate { members } => self.context.activate(members),
             Action::Halt { why } => self.context.end(Exit::Halted, why),
         }
     }
