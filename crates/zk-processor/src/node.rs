@@ -13,7 +13,9 @@ use zk_proto::txn::LoggedTxn;
 use zk_proto::{ServerId, SessionId, Zxid};
 use zk_session::{LocalSessionMode, LocalSessions, SessionTracker};
 use zk_tree::{Checkpoint, Database, WatcherId};
-use zk_zab::{Durable, History, LinkId, Members, NoHistory, Peer, PeerConfig, PeerStatus, Token, Write};
+use zk_zab::{
+    Durable, History, LinkId, Members, NoHistory, Peer, PeerConfig, PeerStatus, Token, Write,
+};
 
 use crate::client::{Client, Outbox, Phase};
 use crate::outstanding::OutstandingChanges;
