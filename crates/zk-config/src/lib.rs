@@ -44,7 +44,6 @@ mod key;
 mod load;
 mod markdown;
 mod my_id;
-mod properties;
 mod reconfig;
 mod server_config;
 mod settings;
@@ -59,7 +58,6 @@ pub use key::{Feature, KeyInfo, Kind, Origin, Status, find_key};
 pub use load::{Loaded, check};
 pub use markdown::markdown_table;
 pub use my_id::{MAX_EXTENDED_SERVER_ID, MyIdError, parse_my_id};
-pub use properties::{Properties, PropertiesProblem, Property};
 pub use reconfig::{
     backup_file_path, dynamic_file_path, dynamic_file_text, edit_static_file,
     next_dynamic_file_path,
@@ -73,6 +71,7 @@ pub use server_config::{
 pub use settings::{Source, Sources};
 pub use table::KEYS;
 pub use zk_proto::membership::{Listener, Member, MemberAddress, MemberError, Role};
+pub use zk_proto::properties::{Properties, PropertiesProblem, Property};
 
 #[cfg(test)]
 mod tests;

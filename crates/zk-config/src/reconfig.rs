@@ -7,8 +7,7 @@
 use std::path::{Path, PathBuf};
 
 use zk_proto::membership::Member;
-
-use crate::properties::spans;
+use zk_proto::properties::spans;
 
 /// The name of the file with the members of this version, beside `zoo.cfg`.
 #[must_use]

@@ -15,7 +15,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use zk_config::ServerConfig;
 use zk_processor::{
-    Authenticator, ContainerConfig, DigestAlgorithm, Node, NodeConfig, ReadOnlyMode,
+    Authenticator, ContainerConfig, DigestAlgorithm, Node, NodeConfig, ReadOnlyMode, ReconfigConfig,
 };
 use zk_proto::create_mode::ExtendedTypes;
 use zk_proto::{ServerId, SessionId};
@@ -480,7 +480,11 @@ fn node_config(
         extended_types,
         digest_enabled: config.storage.digest_enabled,
         enforce_quota: config.tree.enforce_quota,
-        reconfig_enabled: config.ensemble.reconfig_enabled,
+        reconfig: ReconfigConfig {
+            enabled: config.ensemble.reconfig_enabled,
+            standalone_enabled: config.ensemble.standalone_enabled,
+            multi_address: config.ensemble.multi_address_enabled,
+        },
         read_only_mode: ReadOnlyMode::from_config(
             config.read_only_mode_enabled,
             config.ensemble.local_sessions_enabled,

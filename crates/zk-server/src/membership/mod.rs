@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tokio::sync::watch;
-use zk_config::{EnsembleConfig, Listener, Member, Role, ServerConfig};
+use zk_config::{EnsembleConfig, Listener, Member, ServerConfig};
 use zk_proto::ServerId;
 use zk_zab::Members;
 
@@ -29,40 +29,25 @@ impl InForce {
     /// Reads the lines; those that make no sense, which none has that a leader has accepted, are left out.
     #[must_use]
     pub fn new(members: Members) -> Self {
-        let line = |line: &str| {
-            let (key, spec) = line.trim().strip_prefix("server.")?.split_once('=')?;
-            let id = key.trim().parse().ok()?;
-            match Member::parse(id, spec.trim(), true) {
-                Ok(member) => Some((server_id(id), member)),
-                Err(error) => {
-                    tracing::warn!(%line, %error, "a member whose line cannot be read");
-                    None
-                }
-            }
-        };
-        let lines = members.text.lines().filter_map(line).collect();
+        let lines = members.servers();
+        let unread = members.voters.union(&members.observers).filter(|id| !lines.contains_key(id));
+        for id in unread {
+            let line = members.spec(*id).unwrap_or_default();
+            tracing::warn!(%id, %line, "the line of a member cannot be read: it cannot be dialled");
+        }
         Self { members, lines }
     }
 
     /// As it was configured.
     fn of(ensemble: &EnsembleConfig) -> Self {
-        let with_role = |role| {
-            let members = ensemble.members.values().filter(move |member| member.role == role);
-            members.map(|member| server_id(member.id)).collect()
-        };
         let groups = ensemble.groups.iter().map(|(group, servers)| {
             let servers = servers.iter().map(|server| server_id(*server)).collect();
             (i64::try_from(*group).unwrap_or(i64::MAX), servers)
         });
         let weights = ensemble.weights.iter().map(|(id, weight)| (server_id(*id), *weight));
-        Self::new(Members {
-            voters: with_role(Role::Participant),
-            observers: with_role(Role::Observer),
-            groups: groups.collect(),
-            weights: weights.collect(),
-            text: ensemble.text(),
-            version: i64::try_from(ensemble.version).unwrap_or(i64::MAX),
-        })
+        let members = Members::new(ensemble.members.values(), groups.collect(), weights.collect());
+        let version = i64::try_from(ensemble.version).unwrap_or(i64::MAX);
+        Self::new(Members { version, ..members })
     }
 
     /// A member's line.

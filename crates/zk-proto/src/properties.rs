@@ -118,7 +118,8 @@ impl Properties {
 }
 
 /// Java's `String.trim`: everything up to and including the blank counts as white space.
-pub(crate) fn java_trim(text: &str) -> &str {
+#[must_use]
+pub fn java_trim(text: &str) -> &str {
     text.trim_matches(|c: char| c <= ' ')
 }
 
@@ -182,8 +183,9 @@ fn logical_lines(text: &str) -> Vec<Logical> {
     logical
 }
 
-/// The keys of a text as they stand there, and where their entries are.
-pub(crate) fn spans(text: &str) -> Vec<(String, Range<usize>)> {
+/// The keys of a text as they stand there, and where their entries are, in bytes and with their line ends.
+#[must_use]
+pub fn spans(text: &str) -> Vec<(String, Range<usize>)> {
     let entries = logical_lines(text).into_iter();
     entries
         .filter_map(|entry| {
