@@ -6,7 +6,7 @@ use super::{Leader, LearnerLink, LinkState, Phase};
 use crate::core::{Core, Exit};
 use crate::packet::{NONE, epoch_zxid, leader_info};
 use crate::reconfig::Next;
-use crate::{History, Members};
+use crate::{History, Members, QuorumVerifier};
 
 /// How far a learner's accepted epoch may be ahead of everything that is known here. No real one comes
 /// near: a member accepts only what a leader with a quorum proposed. Without a limit, one confused
@@ -231,11 +231,11 @@ impl Leader {
                 link.id == *server && link.epoch_acked && zxid < since
             })
         };
+        let may_have_it = |verifier: &QuorumVerifier| {
+            verifier.is_quorum(verifier.voters().iter().copied().filter(|server| !lacks(server)))
+        };
         // What no transaction has brought is an epoch's first configuration.
-        since.counter() == 0
-            || core
-                .verifier
-                .is_quorum(core.verifier.voters().iter().copied().filter(|it| !lacks(it)))
+        since.counter() == 0 || may_have_it(&core.verifier) && may_have_it(&next.verifier)
     }
 
     /// Whether somebody has committed transactions that this server lacks, although it cannot know them from
@@ -257,7 +257,7 @@ impl Leader {
         if self.is_behind_next(core) {
             // Others may show that it is not.
             let is_awaited = |link: &LearnerLink| {
-                core.verifier.is_voter(link.id)
+                core.is_voter(link.id)
                     && matches!(link.state, LinkState::Known | LinkState::EpochSent)
             };
             if self.links.iter().any(is_awaited) {

@@ -22,6 +22,8 @@ pub(super) struct Sync {
     snapshot: Option<Zxid>,
     /// Up to here the leader counts everything as acknowledged with `NEWLEADER`.
     acked: Zxid,
+    /// The first configuration, with the number that this epoch gives it when it is established.
+    numbered: Option<Members>,
 }
 
 impl Learner {
@@ -98,7 +100,8 @@ impl Learner {
         info!(leader = %self.leader, method, zxid = %at, delivered = %core.tail.delivered(),
             "synchronizing");
         self.phase = Phase::Synchronization;
-        self.sync = Sync { at, committed: at, overlaps: false, snapshot: None, acked: at };
+        self.sync =
+            Sync { at, committed: at, overlaps: false, snapshot: None, acked: at, numbered: None };
         if seeded(Bug::EpochBeforeHistory) {
             core.persist(Write::CurrentEpoch(self.epoch), Done::Nothing);
         }
@@ -158,6 +161,9 @@ impl Learner {
                 let committed = self.sync.committed;
                 if let Some(next) = core.next.take_if(|next| next.since <= committed) {
                     self.activate(core, next.members, None)?;
+                }
+                if let Some(numbered) = self.sync.numbered.take() {
+                    self.activate(core, numbered, None)?;
                 }
                 if core.changes_role(self.observer, &core.config.members) {
                     return Err(Exit::Leave("this server's part has become another one meanwhile"));
@@ -264,11 +270,14 @@ impl Learner {
         };
         let theirs = Members::from_text(text);
         if core.config.reconfig_enabled {
-            // A version is the zxid of the transaction that brought it, or of an epoch's beginning. Upstream's
-            // leaders tell observers of one that is only proposed, too: it is not in the history that is here.
+            // A version is the zxid of the transaction that brought it, or of the beginning of the epoch that
+            // gave it a number. Upstream's leaders tell observers of one that is only proposed, too: it is not
+            // in the history that is here.
             let since = Zxid(theirs.version);
-            if since.counter() == 0 || since <= self.sync.at {
-                core.expect(theirs, since.min(self.sync.at));
+            if theirs.version > 0 && since.counter() == 0 {
+                self.sync.numbered = Some(theirs);
+            } else if since <= self.sync.at {
+                core.expect(theirs, since);
             }
             return;
         }

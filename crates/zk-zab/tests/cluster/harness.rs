@@ -69,6 +69,8 @@ pub(crate) struct Server {
     pub(crate) serving: Option<ServingRole>,
     staged: BTreeMap<LinkId, State>,
     paused_until_ms: i64,
+    /// The configuration in its file.
+    file: Option<Members>,
     /// The disk does not answer.
     pub(crate) wedged: bool,
     pub(crate) halted: Option<String>,
@@ -86,6 +88,8 @@ pub(crate) struct Weather {
     pub(crate) checkpoint_every: u64,
     /// How often a leader changes the ensemble, in one of so many ticks; 0: never.
     pub(crate) reconfig_every: u64,
+    /// Servers do not keep the configurations that they activate, and have to find them in their logs.
+    pub(crate) forgets: bool,
 }
 
 #[derive(Debug)]
@@ -260,7 +264,9 @@ impl Cluster {
     /// the others and itself.
     fn members_at_start(&self, index: usize) -> Members {
         let stored = self.servers[index].disk.stored.1.iter().rev();
-        stored.filter_map(|(_, txn)| brought(txn)).next().unwrap_or_else(|| {
+        let stored = stored.filter_map(|(_, txn)| brought(txn)).next();
+        let known = stored.into_iter().chain(self.servers[index].file.clone());
+        known.max_by_key(|members| members.version).unwrap_or_else(|| {
             let mut members = self.config.members.clone();
             if members.spec(self.servers[index].id).is_none() {
                 let own = format!("server.{}=h{index}:2888:3888:participant;2181\n", index + 1);
@@ -285,6 +291,7 @@ impl Cluster {
             serving: None,
             staged: BTreeMap::new(),
             paused_until_ms: 0,
+            file: None,
             wedged: false,
             halted: None,
         });
@@ -518,12 +525,16 @@ impl Cluster {
 
     /// Proposes that the ensemble be these servers, if this server leads and may.
     pub(crate) fn reconfigure(&mut self, index: usize, roles: &[(usize, &str)]) -> Option<Zxid> {
+        self.reconfigure_to(index, &of_roles(roles.iter().copied(), 0))
+    }
+
+    pub(crate) fn reconfigure_to(&mut self, index: usize, members: &Members) -> Option<Zxid> {
         let server = &self.servers[index];
         if !server.up || server.paused_until_ms > self.now_ms || !server.peer.may_propose() {
             return None;
         }
         let zxid = server.peer.last_proposed().next();
-        let members = of_roles(roles.iter().copied(), zxid.0);
+        let members = Members { version: zxid.0, ..members.clone() };
         if server.peer.is_reconfiguring() || !server.peer.is_synced_quorum(&members) {
             return None;
         }
@@ -600,6 +611,12 @@ impl Cluster {
             Action::Deliver { zxid, txn } => self.on_deliver(index, zxid, txn),
             Action::Activate { members } => {
                 assert!(members.version > 0 && !members.voters.is_empty());
+                // What no transaction has brought is nowhere else.
+                let is_kept = !self.weather.forgets || Zxid(members.version).counter() == 0;
+                let file = &mut self.servers[index].file;
+                if is_kept || file.is_none() {
+                    *file = Some(members);
+                }
                 self.note("a configuration was activated");
             }
             Action::SwitchTree { link, zxid } => {

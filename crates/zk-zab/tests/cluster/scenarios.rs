@@ -20,6 +20,7 @@ fn calm(members: Members) -> Cluster {
         fault_every: 1,
         checkpoint_every: 0,
         reconfig_every: 0,
+        forgets: false,
     };
     Cluster::new(members, Prng::new(1), weather)
 }
