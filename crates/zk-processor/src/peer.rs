@@ -118,8 +118,9 @@ impl Node {
         actions: &mut dyn FnMut(Action),
     ) {
         self.tell(now, actions, |writer| {
+            let members = db.config().map(Members::from_text);
             writer.staged.push(Staged { link, db, installing: false });
-            writer.step(now, Input::SnapshotReceived { link, zxid });
+            writer.step(now, Input::SnapshotReceived { link, zxid, members });
         });
     }
 

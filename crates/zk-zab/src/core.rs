@@ -131,6 +131,17 @@ impl Core {
             || self.next.as_ref().is_some_and(|next| next.members.voters.contains(&server))
     }
 
+    /// Whether its word makes a difference in one of them.
+    pub(crate) fn has_weight(&self, server: ServerId) -> bool {
+        self.verifier.has_weight(server)
+            || self.next.as_ref().is_some_and(|next| next.verifier.has_weight(server))
+    }
+
+    /// Whether that is the next one alone.
+    pub(crate) fn has_weight_only_next(&self, server: ServerId) -> bool {
+        !self.verifier.has_weight(server) && self.has_weight(server)
+    }
+
     pub(crate) fn is_member(&self, server: ServerId) -> bool {
         self.is_voter(server) || self.config.members.observers.contains(&server)
     }
@@ -240,9 +251,12 @@ impl Core {
     }
 
     /// Puts the snapshot that came on `link` in the place of everything.
-    pub(crate) fn install_snapshot(&mut self, link: LinkId, zxid: Zxid) {
+    pub(crate) fn install_snapshot(&mut self, link: LinkId, zxid: Zxid, members: Option<Members>) {
         self.tail.reset(zxid);
         self.next = None;
+        if let Some(members) = members.filter(|_| self.config.reconfig_enabled) {
+            self.expect(members, zxid);
+        }
         self.persisted = NOTHING;
         for pending in &mut self.pending {
             if matches!(pending.done, Done::Logged(_) | Done::Installed) {
@@ -348,7 +362,7 @@ mod tests {
         let mut core = core();
         core.set_current_epoch(Epoch(1));
         core.append(Zxid(4), Bytes::new());
-        core.install_snapshot(LinkId(7), Zxid(9));
+        core.install_snapshot(LinkId(7), Zxid(9), None);
         core.append(Zxid(10), Bytes::new());
         core.set_current_epoch(Epoch(2));
         core.actions.clear();
@@ -356,7 +370,7 @@ mod tests {
         assert!(core.persisted() < Zxid(3), "neither the old log nor the new one");
         assert!(core.actions.is_empty());
         // Another one takes its place, before it counted.
-        core.install_snapshot(LinkId(8), Zxid(12));
+        core.install_snapshot(LinkId(8), Zxid(12), None);
         done(&mut core, 5);
         core.set_current_epoch(Epoch(3));
         core.actions.clear();

@@ -61,6 +61,8 @@ pub enum Input {
         link: LinkId,
         /// The zxid of the `SNAP` packet.
         zxid: Zxid,
+        /// The configuration in the snapshot, if there is one.
+        members: Option<Members>,
     },
     /// A long transfer on a link goes on: bytes of a snapshot came in, or went out. To be given about
     /// every second, so that a limit ends a transfer that stands still, and not one that is long.

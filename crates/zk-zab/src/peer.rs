@@ -180,9 +180,9 @@ impl Peer {
                 }
                 Ok(())
             }
-            Input::SnapshotReceived { link, zxid } => match &mut self.role {
+            Input::SnapshotReceived { link, zxid, members } => match &mut self.role {
                 Role::Following(learner) | Role::Observing(learner) => {
-                    learner.on_snapshot(core, link, zxid)
+                    learner.on_snapshot(core, link, zxid, members)
                 }
                 Role::Leading(leader) => leader.on_snapshot(core, link, history),
                 Role::Looking(_) | Role::Halted => Ok(()),

@@ -23,7 +23,7 @@ impl Leader {
     /// Whether there is a zxid for another transaction.
     pub(crate) fn may_propose(&self, core: &Core) -> bool {
         self.is_serving()
-            && !self.deposed
+            && self.deposed.is_none()
             && (self.standalone || self.last_proposed.counter() < Self::counter_max(core))
     }
 
@@ -87,7 +87,7 @@ impl Leader {
         if !self.is_serving() {
             return;
         }
-        while !self.deposed
+        while self.deposed.is_none()
             && let Some((zxid, bytes)) = core.tail.next_uncommitted()
         {
             let zxid = *zxid;
@@ -131,7 +131,7 @@ impl Leader {
         if keeps_leader(&core.config.members, next, own) {
             return own;
         }
-        self.deposed = true;
+        self.deposed = Some(core.now_ms);
         let candidates = self.links.iter().filter(|learner| {
             let synced = matches!(learner.state, LinkState::Synced | LinkState::UpToDate);
             synced
@@ -152,6 +152,14 @@ impl Leader {
         });
         let servers = synced.map(|learner| learner.id).chain([own]).collect::<BTreeSet<_>>();
         QuorumVerifier::new(members).contains_quorum(&servers)
+    }
+
+    /// Whether the next configuration, in which they vote, waits for servers that came as observers. They
+    /// acknowledge nothing; but they count for a new leader, and have its whole history then.
+    fn needs_observers(&self, core: &Core) -> bool {
+        let followers = self.links.iter().filter(|link| link.is_known() && !link.observer);
+        let servers = followers.map(|link| link.id).chain([core.id()]);
+        core.next.as_ref().is_some_and(|next| !next.verifier.is_quorum(servers))
     }
 
     /// What a learner that serves says.
@@ -180,6 +188,13 @@ impl Leader {
         }
         if !self.is_quorum(core, true, LearnerLink::is_known) {
             return Err(Exit::Leave("too many followers are gone"));
+        }
+        if self.needs_observers(core) {
+            return Err(Exit::Leave("observers are to vote, and have to learn of it"));
+        }
+        // Followers that know of the configuration already have no reason to leave.
+        if self.deposed.is_some_and(|since_ms| now_ms - since_ms > core.sync_limit_ms()) {
+            return Err(Exit::Leave("a reconfiguration names another leader"));
         }
         let has_all = |link: &LearnerLink| {
             link.state == LinkState::UpToDate && link.acked >= core.tail.last()

@@ -1,10 +1,11 @@
 use tracing::{debug, info, warn};
 use zk_proto::quorum::{AckEpoch, LearnerInfo, PROTOCOL_VERSION, PacketType, QuorumPacket};
-use zk_proto::{Epoch, Record, Zxid};
+use zk_proto::{Epoch, Record, ServerId, Zxid};
 
 use super::{Leader, LearnerLink, LinkState, Phase};
 use crate::core::{Core, Exit};
 use crate::packet::{NONE, epoch_zxid, leader_info};
+use crate::reconfig::Next;
 use crate::{History, Members};
 
 /// How far a learner's accepted epoch may be ahead of everything that is known here. No real one comes
@@ -41,6 +42,9 @@ impl Leader {
         if !core.is_member(info.server_id) && !core.config.reconfig_enabled {
             warn!(learner = %info.server_id, "a server that is not in the configuration");
             return Ok(Err("its id is not in the configuration"));
+        }
+        if core.activate_next(info.config_version) {
+            return Err(Exit::Leave("the next configuration is in force"));
         }
         if info.config_version > core.config_version() {
             return Ok(Err("its configuration is newer than this server's"));
@@ -180,8 +184,9 @@ impl Leader {
         learner.epoch_acked = has_say && voter;
         learner.state = LinkState::EpochAcked(packet.zxid.max(Zxid::ZERO));
         if self.phase == Phase::EpochAcks {
-            let has_weight = core.verifier.has_weight(learner.id);
-            if voter && newer && !has_weight {
+            if voter && newer && core.has_weight_only_next(learner.id) {
+                learner.ahead_in_next = true;
+            } else if voter && newer && !core.has_weight(learner.id) {
                 // It cannot lead. What a quorum does not have was never committed, and goes when that
                 // has accepted the epoch; but those that have lost their data are no such quorum.
                 learner.ahead = packet.zxid > Zxid::ZERO;
@@ -215,6 +220,31 @@ impl Leader {
                 || self.is_everybody(core, promises))
     }
 
+    /// Whether the reconfiguration under way may be committed, as far as those can say that have accepted the
+    /// epoch: they will not acknowledge it to an earlier leader any more. While it is not committed nothing
+    /// behind it is.
+    fn may_be_in_force(&self, core: &Core, next: &Next) -> bool {
+        let since = Zxid(next.members.version);
+        let lacks = |server: &ServerId| {
+            self.links.iter().any(|link| {
+                let LinkState::EpochAcked(zxid) = link.state else { return false };
+                link.id == *server && link.epoch_acked && zxid < since
+            })
+        };
+        // What no transaction has brought is an epoch's first configuration.
+        since.counter() == 0
+            || core
+                .verifier
+                .is_quorum(core.verifier.voters().iter().copied().filter(|it| !lacks(it)))
+    }
+
+    /// Whether somebody has committed transactions that this server lacks, although it cannot know them from
+    /// the configuration in force.
+    fn is_behind_next(&self, core: &Core) -> bool {
+        self.links.iter().any(|link| link.ahead_in_next)
+            && core.next.as_ref().is_some_and(|next| self.may_be_in_force(core, next))
+    }
+
     /// Once the epoch is accepted.
     pub(super) fn maybe_synchronize(
         &mut self,
@@ -223,6 +253,17 @@ impl Leader {
     ) -> Result<(), Exit> {
         if self.phase != Phase::EpochAcks || !self.is_epoch_accepted(core) {
             return Ok(());
+        }
+        if self.is_behind_next(core) {
+            // Others may show that it is not.
+            let is_awaited = |link: &LearnerLink| {
+                core.verifier.is_voter(link.id)
+                    && matches!(link.state, LinkState::Known | LinkState::EpochSent)
+            };
+            if self.links.iter().any(is_awaited) {
+                return Ok(());
+            }
+            return Err(Exit::Leave("the history of one that is to vote is more recent"));
         }
         self.enter(core, Phase::Synchronization);
         info!(epoch = %self.epoch, zxid = %self.initial, "the epoch is accepted by a quorum");

@@ -69,6 +69,8 @@ struct LearnerLink {
     epoch_acked: bool,
     /// It has transactions that the leader lacks, but no weight.
     ahead: bool,
+    /// It has transactions that the leader lacks, and votes in the next configuration only.
+    ahead_in_next: bool,
     /// What it gets as committed before `NEWLEADER`.
     sync_target: Zxid,
     /// Everything up to here is on its disk.
@@ -129,8 +131,8 @@ pub(crate) struct Leader {
     /// It may have lost its data, and with them what it promised to others.
     lost_data: bool,
     /// A reconfiguration made somebody else the leader: nothing more is committed here, and its
-    /// followers are about to leave.
-    deposed: bool,
+    /// followers are about to leave. Since when.
+    deposed: Option<i64>,
     last_proposed: Zxid,
     links: Vec<LearnerLink>,
     next_ping_ms: i64,
@@ -149,7 +151,7 @@ impl Leader {
             accepted: false,
             synced: false,
             lost_data,
-            deposed: false,
+            deposed: None,
             last_proposed: core.tail.last(),
             links: Vec::new(),
             next_ping_ms: core.now_ms,
@@ -221,6 +223,7 @@ impl Leader {
             accepted_epoch: Epoch(0),
             epoch_acked: false,
             ahead: false,
+            ahead_in_next: false,
             sync_target: Zxid::ZERO,
             acked: Zxid::ZERO,
             acked_early: Zxid::ZERO,

@@ -267,7 +267,7 @@ fn nothing_that_a_peer_says_stops_this_one() {
             };
             let link = *prng.pick(&links);
             match prng.index(20) {
-                0 => rig.step(Input::SnapshotReceived { link, zxid: Zxid(zxid) }),
+                0 => rig.step(Input::SnapshotReceived { link, zxid: Zxid(zxid), members: None }),
                 1 => rig.step(Input::LinkDown { link }),
                 2 => rig.step(Input::Progress { link }),
                 3 => rig.wait(20),

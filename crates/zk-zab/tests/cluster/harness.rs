@@ -444,8 +444,9 @@ impl Cluster {
                         self.step(end.server, Input::Packet { link, packet });
                     }
                     Frame::Snapshot(zxid, state) => {
+                        let members = state.iter().rev().find_map(|(_, txn)| brought(txn));
                         self.servers[end.server].staged.insert(link, state);
-                        self.step(end.server, Input::SnapshotReceived { link, zxid });
+                        self.step(end.server, Input::SnapshotReceived { link, zxid, members });
                     }
                     Frame::End => {
                         self.wires[wire].open[side] = false;
@@ -942,9 +943,24 @@ impl Cluster {
                 return Ok(());
             }
         }
-        let status: Vec<_> = self.servers.iter().map(|server| server.peer.status()).collect();
-        Err(format!("no progress within {within_ms} ms: {status:#?}"))
+        let status = self.servers.iter().map(|server| {
+            let peer = &server.peer;
+            let members = describe_members(peer.members());
+            let changes = if peer.is_reconfiguring() { ", changing" } else { "" };
+            format!("{}: {members}{changes}\n{:#?}\n", server.id, peer.status())
+        });
+        Err(format!("no progress within {within_ms} ms: {}", status.collect::<String>()))
     }
+}
+
+fn describe_members(members: &Members) -> String {
+    let ids = |servers: &BTreeSet<ServerId>| servers.iter().map(|id| id.0).collect::<Vec<_>>();
+    let Members { voters, observers, version, .. } = members;
+    format!("voters {:?} observers {:?} version {version:x}", ids(voters), ids(observers))
+}
+
+fn describe_txn(txn: &Bytes) -> String {
+    brought(txn).as_ref().map_or_else(String::new, describe_members)
 }
 
 fn describe_packet(packet: &QuorumPacket) -> String {
@@ -952,8 +968,12 @@ fn describe_packet(packet: &QuorumPacket) -> String {
 }
 
 fn describe_vote(vote: &Notification) -> String {
-    let Notification { state, leader, zxid, round, peer_epoch, .. } = vote;
-    format!("{state:?} {leader} {zxid} round {round} epoch {peer_epoch}")
+    let Notification { state, leader, zxid, round, peer_epoch, config, .. } = vote;
+    let config = config.as_deref().map(Members::from_text).unwrap_or_default();
+    format!(
+        "{state:?} {leader} {zxid} round {round} epoch {peer_epoch} config {:x}",
+        config.version
+    )
 }
 
 fn describe_input(input: &Input) -> String {
@@ -962,6 +982,7 @@ fn describe_input(input: &Input) -> String {
         Input::Notification { from, notification } => {
             format!("{from} votes {}", describe_vote(notification))
         }
+        Input::Propose { zxid, txn } => format!("Propose {zxid} {}", describe_txn(txn)),
         other => format!("{other:?}"),
     }
 }
@@ -972,6 +993,11 @@ fn describe_action(action: &Action) -> String {
         Action::Notify { to, notification } => {
             format!("to {to}: {}", describe_vote(notification))
         }
+        Action::Deliver { zxid, txn } => format!("Deliver {zxid} {}", describe_txn(txn)),
+        Action::Persist { token, write: Write::Append { zxid, txn } } => {
+            format!("Append {zxid} {} as {token:?}", describe_txn(txn))
+        }
+        Action::Activate { members } => format!("Activate {}", describe_members(members)),
         other => format!("{other:?}"),
     }
 }
