@@ -206,11 +206,9 @@ mod tests {
     use super::*;
 
     /// Serves nothing.
-    fn idle(listener: TcpListener) -> impl Future<Output = ()> + Send + 'static {
-        async move {
-            let _open = listener;
-            std::future::pending::<()>().await;
-        }
+    async fn idle(listener: TcpListener) {
+        let _open = listener;
+        std::future::pending::<()>().await;
     }
 
     fn at(host: &str, port: u16) -> HostPort {
