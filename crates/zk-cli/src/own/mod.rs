@@ -85,6 +85,14 @@ refused; 124 not had within --timeout; 125 lost while it was held; 126 the comma
 128 + N ended by signal N
 ";
 
+const KINDS: &str = "\
+Servers do not tell clients which znodes are containers or have a time to live: they look like persistent ones, and
+copies of them are.
+
+Exit codes: 0 done, 1 failed (the error says what was done so far), 2 usage, 3 no server could be reached, 128 + N ended
+by signal N
+";
+
 const LONG_EXITS: &str = "\
 Exit codes: 0 done, 1 failed (the error says what was done so far), 2 usage, 3 no server could be reached, 128 + N ended
 by signal N
@@ -109,7 +117,7 @@ pub(crate) static COMMANDS: &[Own] = &[
             NO_ACLS,
             LONG_WORK,
         ],
-        more: LONG_EXITS,
+        more: KINDS,
     },
     Own {
         name: "elect",
@@ -139,11 +147,11 @@ pub(crate) static COMMANDS: &[Own] = &[
             Flag::on("stats", "with each znode's stat; import does not read it"),
             LONG_WORK,
         ],
-        more: LONG_EXITS,
+        more: KINDS,
     },
     Own {
         name: "find",
-        usage: "PATH [--name GLOB] [--type T,...] [--min-size SIZE] [--owner SESSION] ...",
+        usage: "PATH [--name GLOB] [--type T] [--min-size SIZE] [--owner SESSION] ...",
         about: "print the paths of a subtree that pass all tests",
         action: Action::Find,
         words: 1..=1,
@@ -151,7 +159,7 @@ pub(crate) static COMMANDS: &[Own] = &[
         flags: &[
             Flag::with("name", "GLOB", "the last part of the path matches"),
             Flag::with("path", "GLOB", "the whole path matches; * matches a slash, too"),
-            Flag::with("type", "T,...", "persistent, ephemeral, container, ttl"),
+            Flag::with("type", "T", "persistent or ephemeral"),
             Flag::with("owner", "SESSION", "ephemeral, of this session (0x...)"),
             Flag::with("min-size", "SIZE", "at least so many bytes of data (4k, 1M)"),
             Flag::with("max-size", "SIZE", "at most so many"),
@@ -163,7 +171,7 @@ pub(crate) static COMMANDS: &[Own] = &[
             Flag::on("count", "print only how many there are"),
             LONG_WORK,
         ],
-        more: LONG_EXITS,
+        more: KINDS,
     },
     Own {
         name: "import",
@@ -215,7 +223,7 @@ pub(crate) static COMMANDS: &[Own] = &[
             NO_ACLS,
             LONG_WORK,
         ],
-        more: LONG_EXITS,
+        more: KINDS,
     },
     Own {
         name: "tree",
@@ -228,7 +236,7 @@ pub(crate) static COMMANDS: &[Own] = &[
             Flag::with("depth", "N", "at most so many levels below PATH"),
             Flag::on("full-paths", "print whole paths"),
         ],
-        more: LONG_EXITS,
+        more: KINDS,
     },
     Own {
         name: "watch",

@@ -119,7 +119,7 @@ fn passed_over(call: &Call, error: CliError, root: &str) -> Result<CliError, Cli
 struct Tests {
     name: Option<String>,
     path: Option<String>,
-    kinds: Option<Vec<String>>,
+    ephemeral: Option<bool>,
     owner: Option<i64>,
     min_size: u64,
     max_size: u64,
@@ -130,20 +130,24 @@ struct Tests {
     older: i64,
 }
 
-const KINDS: [&str; 4] = ["persistent", "ephemeral", "container", "ttl"];
-
 impl Tests {
     fn read(call: &Call) -> Result<Self, CliError> {
         let flags = &call.flags;
-        let kinds: Option<Vec<String>> =
-            flags.value("type").map(|kinds| kinds.split(',').map(str::to_owned).collect());
-        let unknown = kinds.iter().flatten().find(|kind| !KINDS.contains(&kind.as_str()));
-        if let Some(kind) = unknown {
-            return Err(CliError::usage(format!(
-                "--type is one of {}, not {kind:?}",
-                KINDS.join(", ")
-            )));
-        }
+        let ephemeral = match flags.value("type") {
+            None => None,
+            Some("ephemeral") => Some(true),
+            Some("persistent") => Some(false),
+            Some(kind @ ("container" | "ttl")) => {
+                return Err(CliError::usage(format!(
+                    "--type {kind}: servers do not tell clients; such znodes look like persistent ones"
+                )));
+            }
+            Some(kind) => {
+                return Err(CliError::usage(format!(
+                    "--type is persistent or ephemeral, not {kind:?}"
+                )));
+            }
+        };
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let before = |name: &str, default: i64| -> Result<i64, CliError> {
             Ok(flags.duration(name)?.map_or(default, |age| {
@@ -153,7 +157,7 @@ impl Tests {
         Ok(Self {
             name: flags.value("name").map(str::to_owned),
             path: flags.value("path").map(str::to_owned),
-            kinds,
+            ephemeral,
             owner: flags.session("owner")?,
             min_size: flags.size("min-size")?.unwrap_or(0),
             max_size: flags.size("max-size")?.unwrap_or(u64::MAX),
@@ -172,9 +176,8 @@ impl Tests {
         matches(&self.name, path::name(&node.path))
             && matches(&self.path, &node.path)
             && self
-                .kinds
-                .as_ref()
-                .is_none_or(|kinds| kinds.iter().any(|k| k == kind_name(node.kind())))
+                .ephemeral
+                .is_none_or(|wanted| wanted == matches!(node.kind(), OwnerKind::Session(_)))
             && self.owner.is_none_or(|owner| node.kind() == OwnerKind::Session(owner))
             && (self.min_size..=self.max_size).contains(&size)
             && u64::try_from(node.stat.num_children).unwrap_or(0) >= self.min_children

@@ -45,7 +45,8 @@ impl Node {
     }
 }
 
-/// What kind of znode it is; a TTL cannot be told from a session of server 255, which there is none of.
+/// What kind of znode it is, as far as the server tells: since 3.5.4 a client sees 0 for the owner of a container or of a
+/// znode with a TTL (`DataNode.getClientEphemeralOwner`).
 pub(crate) fn kind(stat: &Stat) -> OwnerKind {
     ExtendedTypes::Enabled.kind(stat.ephemeral_owner)
 }

@@ -161,6 +161,14 @@ impl Change {
     }
 }
 
+/// Changes on their way.
+struct Flight {
+    changes: Vec<Change>,
+    /// As one transaction: one that fails takes all with it.
+    whole: bool,
+    results: Results,
+}
+
 /// Takes changes in order; a parent's creation comes before its children's.
 pub(crate) struct Writer {
     client: Client,
@@ -168,7 +176,7 @@ pub(crate) struct Writer {
     pub(crate) progress: Progress,
     batch: Vec<Change>,
     bytes: usize,
-    flights: VecDeque<(Vec<Change>, Results)>,
+    flights: VecDeque<Flight>,
     /// Znodes were found that exist: a transaction would fail as a whole.
     singly: bool,
 }
@@ -211,16 +219,23 @@ impl Writer {
     fn depart(&mut self) {
         let changes = std::mem::take(&mut self.batch);
         self.bytes = 0;
+        self.launch(changes, !self.singly);
+    }
+
+    /// Sends changes; `together`: as one transaction if they can be one.
+    fn launch(&mut self, changes: Vec<Change>, together: bool) {
         if changes.is_empty() {
             return;
         }
         let ops: Option<Vec<MultiOp>> = changes.iter().map(Change::op).collect();
-        let results: Results = match ops.filter(|ops| ops.len() > 1 && !self.singly) {
+        let (whole, results): (bool, Results) = match ops
+            .filter(|ops| ops.len() > 1 && !self.singly)
+        {
             Some(ops) => {
                 let paths: Vec<String> =
                     changes.iter().map(|change| change.path().to_owned()).collect();
                 let call = self.client.multi(ops);
-                Box::pin(async move {
+                let results = Box::pin(async move {
                     let error = |code, path| ZkError { code, op: OpCode::MULTI, path: Some(path) };
                     match call.await {
                         Err(cause) => {
@@ -235,32 +250,36 @@ impl Writer {
                             })
                             .collect(),
                     }
-                })
+                });
+                (true, results)
             }
             None => {
                 let answers: Vec<Answer> =
                     changes.iter().map(|change| change.send(&self.client)).collect();
-                Box::pin(async move {
+                let results = Box::pin(async move {
                     let mut results = Vec::with_capacity(answers.len());
                     for answer in answers {
                         results.push(answer.await);
                     }
                     results
-                })
+                });
+                (false, results)
             }
         };
-        self.flights.push_back((changes, results));
+        self.flights.push_back(Flight { changes, whole, results });
     }
 
     /// Waits for the oldest on its way; what it did not do is done one by one. After an error nothing more is started,
     /// and what was on its way is counted.
     async fn land(&mut self) -> Result<(), CliError> {
-        let Some((changes, results)) = self.flights.pop_front() else { return Ok(()) };
+        let Some(Flight { changes, whole, results }) = self.flights.pop_front() else {
+            return Ok(());
+        };
         let results = results.await;
-        match self.settle(changes, results).await {
+        match self.settle(changes, whole, results).await {
             Ok(()) => Ok(()),
             Err(error) => {
-                for (changes, results) in std::mem::take(&mut self.flights) {
+                for Flight { changes, results, .. } in std::mem::take(&mut self.flights) {
                     for (change, result) in changes.iter().zip(results.await) {
                         if result.is_ok() {
                             self.done(change);
@@ -291,9 +310,9 @@ impl Writer {
     async fn settle(
         &mut self,
         changes: Vec<Change>,
+        whole: bool,
         results: Vec<Result<(), ZkError>>,
     ) -> Result<(), CliError> {
-        let alone = self.singly || changes.len() == 1;
         let mut left: Vec<(Change, Result<(), ZkError>)> = Vec::new();
         for (change, result) in changes.into_iter().zip(results) {
             match result {
@@ -307,7 +326,7 @@ impl Writer {
         }
         let lost = left.iter().any(|(_, result)| is(result, ErrorCode::CONNECTION_LOSS));
         // A transaction that failed did nothing of what it holds.
-        if !alone || lost {
+        if whole || lost {
             left = self.again(left.into_iter().map(|(change, _)| change).collect(), lost).await?;
         }
         self.singly = left.iter().any(|(_, result)| is(result, ErrorCode::NODE_EXISTS));
@@ -339,10 +358,8 @@ impl Writer {
                 (Err(error), _) => return Err(error.into()),
             }
         }
-        for (change, result) in self.again(overwrites, false).await? {
-            result?;
-            self.done(&change);
-        }
+        // Behind what is on its way already: nothing there is about the same znodes.
+        self.launch(overwrites, true);
         Ok(())
     }
 
