@@ -228,9 +228,7 @@ impl Writer {
             return;
         }
         let ops: Option<Vec<MultiOp>> = changes.iter().map(Change::op).collect();
-        let (whole, results): (bool, Results) = match ops
-            .filter(|ops| ops.len() > 1 && !self.singly)
-        {
+        let (whole, results): (bool, Results) = match ops.filter(|ops| ops.len() > 1 && together) {
             Some(ops) => {
                 let paths: Vec<String> =
                     changes.iter().map(|change| change.path().to_owned()).collect();
