@@ -382,7 +382,7 @@ def main():
         parser.add_argument(name, required=True)
     parser.add_argument("--quick", action="store_true")
     args = parser.parse_args()
-    run(args, QUICK if args.quick else FULL, Hdfs(args))
+    run(args, QUICK if args.quick else FULL, Hdfs(args), group="NameNodes.")
 
 
 if __name__ == "__main__":

@@ -205,14 +205,14 @@ class Driver(Jvm):
         return answer[2:].strip()
 
 
-def run(args, cases, world):
-    """`world` has start() and stop(); a case takes it, and raises Broken."""
+def run(args, cases, world, group=""):
+    """`world` has start() and stop(); a case takes it, and raises Broken. `group` goes before the cases' names."""
     broken = None
     with open(args.results, "w", encoding="utf-8") as results:
         try:
             world.start()
             for case in cases:
-                name, result, reason = case.__name__.replace("_", "-"), "passed", ""
+                name, result, reason = group + case.__name__.replace("_", "-"), "passed", ""
                 begun = time.monotonic()
                 if broken:
                     result, reason = "failed", f"not tried: {broken}"
