@@ -41,14 +41,20 @@ def wait_for(what, check, seconds=60.0, pause=0.2):
 
 
 class Servers:
-    """One server or three, and the faults that a system on top must bear."""
+    """One server or three, and the faults that a system on top must bear.
+
+    Followers give a leader up after five seconds (ten ticks). Sessions should be given longer: a leader that stood still
+    for a session's whole time, and goes on, takes it for expired, and may tell its client so before it knows of the new leader.
+    """
+
+    LINES = ("tickTime=500", "maxSessionTimeout=60000")
 
     def __init__(self, kind, folder, members):
         if members == 1:
             self.ensemble = None
-            self.members = [Server(kind, os.path.join(folder, "1"))]
+            self.members = [Server(kind, os.path.join(folder, "1"), self.LINES)]
         else:
-            self.ensemble = Ensemble(kind, folder)
+            self.ensemble = Ensemble(kind, folder, self.LINES)
             self.members = self.ensemble.members
         self.path = "/zookeeper"
 
@@ -102,18 +108,17 @@ class Servers:
             if meanwhile:
                 meanwhile()
 
-    def suspend_leader(self, meanwhile):
+    def suspend_leader(self):
         """It stands still with its connections open, as behind a partition, until the others have a leader; then it goes on."""
         leader = self.leader()
+        others = [member for member in self.members if member is not leader]
         leader.suspend()
         try:
-            others = [member for member in self.members if member is not leader]
             end = time.monotonic() + PATIENCE
             while [member.mode() for member in others].count("leader") != 1:
                 if time.monotonic() > end:
                     raise Broken("no new leader while the old one stood still")
                 time.sleep(0.05)
-            meanwhile()
         finally:
             leader.resume()
         self.leader()
