@@ -1,0 +1,11 @@
+#!/usr/bin/env bash
+# What the failover controller calls to be sure that the other NameNode is gone: it takes its process, and says so.
+#   fence.sh WORK-FOLDER NAMENODE-ID
+set -euo pipefail
+work="$1" node="$2"
+pid="$(cat "$work/$node.pid")"
+if kill -KILL "$pid" 2>/dev/null; then
+  printf '%s killed\n' "$node" >>"$work/fenced"
+else
+  printf '%s was gone\n' "$node" >>"$work/fenced"
+fi
