@@ -16,11 +16,12 @@ import traceback
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from cluster import CONTROLLER_ID, SESSION_MS, Broken, Cluster, until  # noqa: E402
+from network import Network  # noqa: E402
 from servers import Ensemble, say  # noqa: E402
 
 TOPIC, PARTITIONS = "letters", 6
 # What the ensemble's servers get, for a leader that is cut off to step down well before a broker's session ends.
-TIMES = {"tickTime": 1000, "initLimit": 20, "syncLimit": 4}
+TIMES = ("tickTime=1000", "initLimit=20", "syncLimit=4")
 
 
 class Skipped(Exception):
@@ -38,7 +39,15 @@ class Kafka:
         self.before = None
 
     def ask(self, op, **fields):
-        return self.cluster.driver.ask(op, **fields)
+        """Whichever broker is asked: it may be one that has not heard of a new topic yet."""
+        end = time.monotonic() + 15
+        while True:
+            try:
+                return self.cluster.driver.ask(op, **fields)
+            except Broken as error:
+                if "UnknownTopicOrPartitionException" not in str(error) or time.monotonic() > end:
+                    raise
+            time.sleep(0.1)
 
     def znode(self, path):
         """Its data, as JSON; None when there is no such node."""
@@ -192,20 +201,38 @@ class Kafka:
 
 
 class Watched(Ensemble):
-    """An ensemble with limits of its own, which knows how to cut members off when it has networks of its own."""
+    """An ensemble with limits of its own, whose members can be cut off from each other where the machine allows it.
+
+    Kafka reaches each member whatever the state of the network between them, as clients beside a server do.
+    """
 
     def __init__(self, kind, directory):
         super().__init__(kind, directory)
-        for member in self.members:
-            kept = [line for line in member.lines if line.split("=")[0] not in TIMES]
-            member.lines = (*(f"{key}={value}" for key, value in TIMES.items()), *kept)
+        self.network = Network([f"s{number}" for number in range(1, self.SIZE + 1)])
+        peers = [line for line in self.members[0].lines if line.startswith("server.")]
+        if not self.network.missing:
+            peers = [f"server.{number}={self.network.data[f's{number}']}:2888:3888" for number in range(1, self.SIZE + 1)]
+        for number, member in enumerate(self.members, 1):
+            if not self.network.missing:
+                member.host, member.before = self.network.control[f"s{number}"], self.network.inside(f"s{number}")
+            member.lines = (*TIMES, *peers)
             member.configure()
 
     def cut_off(self, member):
-        raise Skipped("no network namespaces")
+        """From the others."""
+        if self.network.missing:
+            raise Skipped(self.network.missing)
+        hosts = [f"s{number}" for number in range(1, self.SIZE + 1)]
+        alone = hosts[self.members.index(member)]
+        self.network.split([[alone], [host for host in hosts if host != alone]])
 
     def heal(self):
-        pass
+        if not self.network.missing:
+            self.network.heal()
+
+    def close(self):
+        self.stop()
+        self.network.close()
 
 
 # --- ZooKeeper mode ---
@@ -572,25 +599,28 @@ def writes_twice(k, name):
     k.ask("acl-add", topic=name, user="dave", operation="read")
     k.ask("user-set", name=name, password="x")
     k.ask("quota-set", entity={"client-id": name}, quota={"producer_byte_rate": 1000000})
-    wanted = {
-        f"/brokers/topics/{name}": "partitions",
-        f"/config/topics/{name}": "7200000",
-        f"/kafka-acl/Topic/{name}": "User:dave",
-        f"/config/users/{name}": "SCRAM-SHA-256",
-        f"/config/clients/{name}": "producer_byte_rate",
-    }
-    for path, text in wanted.items():
+    k.ask("quota-set", entity={"user": name}, quota={"producer_byte_rate": 1000000})
+    wanted = (
+        (f"/brokers/topics/{name}", "partitions"),
+        (f"/config/topics/{name}", "7200000"),
+        (f"/kafka-acl/Topic/{name}", "User:dave"),
+        (f"/config/users/{name}", "SCRAM-SHA-256"),
+        (f"/config/users/{name}", "producer_byte_rate"),
+        (f"/config/clients/{name}", "producer_byte_rate"),
+    )
+    for path, text in wanted:
         until(f"{path} has {text}", lambda path=path, text=text: text in (k.ask("zk-get", name=path) or ""))
     k.ask("add-partitions", topic=name, partitions=4)
     until("there are four partitions in the ensemble", lambda: len(k.znode(f"/brokers/topics/{name}")["partitions"]) == 4)
     until(f"{name} has leaders", lambda: k.has_leaders(name))
     k.ask("acl-delete", topic=name, user="dave", operation="read")
-    k.ask("quota-set", entity={"client-id": name}, quota={"producer_byte_rate": None})
+    # Not that of the client: Kafka 3.9 writes nothing more to ZooKeeper once it has to remove such a quota there.
+    k.ask("quota-set", entity={"user": name}, quota={"producer_byte_rate": None})
     k.ask("user-delete", name=name)
     k.deletes(name)
     for path in (f"/brokers/topics/{name}", f"/config/topics/{name}"):
         until(f"{path} is gone", lambda path=path: not k.ask("zk-exists", name=path))
-    for path, text in wanted.items():
+    for path, text in wanted[:-1]:
         until(f"{path} has no {text}", lambda path=path, text=text: text not in (k.ask("zk-get", name=path) or ""))
 
 
@@ -626,6 +656,9 @@ def goes_back_to_zookeeper(k):
         k.cluster.controller.stop()
         k.ask("zk-delete", name="/controller")
         k.ask("zk-delete", name="/migration")
+        # One that has not heard of its controller yet asks the one that is gone whether it may stop, for five minutes.
+        k.controller()
+        k.creates_another()
         for broker in k.brokers:
             broker.stop()
             broker.mode = "zookeeper"
@@ -759,8 +792,7 @@ def main():
             run(k, args.cases, results)
         finally:
             k.cluster.stop()
-            ensemble.heal()
-            ensemble.stop()
+            ensemble.close()
 
 
 if __name__ == "__main__":
