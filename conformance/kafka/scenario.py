@@ -17,7 +17,7 @@ import traceback
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from cluster import CONTROLLER_ID, SESSION_MS, Broken, Cluster, until  # noqa: E402
 from network import Network  # noqa: E402
-from servers import Ensemble, say  # noqa: E402
+from servers import Ensemble, Server, say  # noqa: E402
 
 TOPIC, PARTITIONS = "letters", 6
 # What the ensemble's servers get, for a leader that is cut off to step down well before a broker's session ends.
@@ -31,9 +31,9 @@ class Skipped(Exception):
 class Kafka:
     """What the cases share."""
 
-    def __init__(self, args, ensemble):
+    def __init__(self, args, ensemble, size):
         self.args, self.ensemble = args, ensemble
-        self.cluster = Cluster(args, ensemble, 2 if args.quick else 3)
+        self.cluster = Cluster(args, ensemble, size)
         self.brokers = self.cluster.brokers
         self.made = 0
         self.before = None
@@ -62,7 +62,7 @@ class Kafka:
         self.made += 1
         topic = f"another-{self.made}"
         # One broker may be down.
-        self.create(topic, replicas=len(self.brokers) - 1)
+        self.create(topic, replicas=max(1, len(self.brokers) - 1))
         until(f"{topic} has leaders", lambda: self.has_leaders(topic))
         self.deletes(topic)
 
@@ -175,12 +175,14 @@ class Kafka:
 
         until(f"a message of {name} to {topic} ends with {expected or 'an acknowledgement'}", found, 40, 0.3)
 
-    def roll(self, mode):
+    def roll(self, mode, before_the_last=lambda: None):
         """Each broker in turn is stopped and comes back in that mode."""
         for broker in self.brokers:
             self.await_in_sync()
             broker.stop()
             broker.mode = mode
+            if broker is self.brokers[-1]:
+                before_the_last()
             broker.start()
             broker.await_registered()
         self.await_in_sync()
@@ -198,6 +200,17 @@ class Kafka:
             else:
                 broker.start()
             broker.await_registered()
+
+
+class Alone(Server):
+    """One server, to be asked what an ensemble is."""
+
+    def __init__(self, kind, directory):
+        super().__init__(kind, directory, TIMES[:1])
+
+    @property
+    def members(self):
+        return [self]
 
 
 class Watched(Ensemble):
@@ -558,6 +571,26 @@ def the_leader_is_cut_off(k):
             raise Broken("the one that was cut off leads again")
 
 
+def one_server_is_killed_and_comes_back(k):
+    """A broker of its own on a server of its own, without which nothing can be written for a while."""
+    args = argparse.Namespace(**{**vars(k.args), "work": os.path.join(k.args.work, "alone")})
+    server = Alone(args.server, os.path.join(args.work, "server"))
+    alone = Kafka(args, server, 1)
+    try:
+        server.start()
+        brokers_register(alone)
+        creates_topics(alone)
+        with alone.sessions_last(), alone.flowing():
+            server.kill()
+            time.sleep(2)
+            server.start("/kafka/brokers/ids/1")
+            alone.creates_another()
+        brokers_stop(alone)
+    finally:
+        alone.cluster.stop()
+        server.stop()
+
+
 def the_leader_and_the_controller_are_killed(k):
     k.await_in_sync()
     controller, epoch = k.controller()
@@ -575,7 +608,7 @@ def the_leader_and_the_controller_are_killed(k):
 # --- migration to KRaft ---
 
 
-def enters_migration(k):
+def enters_migration(k, before_the_last=lambda: None):
     """A new controller reads everything from the ensemble, and the brokers are its from then on."""
     k.before = k.metadata()
     epoch = int(k.ask("zk-get", name="/controller_epoch"))
@@ -583,13 +616,20 @@ def enters_migration(k):
     controller.format(k.ask("cluster")["id"])
     controller.start()
     with k.flowing():
-        k.roll("migration")
+        k.roll("migration", before_the_last)
         until("the metadata are migrated", lambda: k.znode("/migration"), 120)
         until("the new controller is in /controller", k.controller_node_is_kraft)
         until("what is written is written twice", lambda: controller.logged("DUAL_WRITE"), 120)
     if k.ask("zk-is-ephemeral", name="/controller") or int(k.ask("zk-get", name="/controller_epoch")) <= epoch:
         raise Broken(f"/controller_epoch was {epoch} and is {k.ask('zk-get', name='/controller_epoch')}")
     k.expect_metadata()
+
+
+def enters_migration_while_the_leader_is_killed(k):
+    """It begins when the last broker has come; the ensemble has lost its leader a moment before."""
+    leader = k.ensemble.leader()
+    enters_migration(k, leader.kill)
+    brings_back(k, leader)
 
 
 def writes_twice(k, name):
@@ -719,19 +759,19 @@ ZOOKEEPER = (
     acls_are_enforced, tools_write_to_zookeeper, reassigns_partitions, reassigns_by_a_node, elects_preferred_leaders,
     the_controller_is_killed, a_broker_outlives_its_session, deletes_topics, the_leader_is_killed, a_follower_is_killed,
     every_leader_is_killed_in_turn, the_ensemble_is_restarted_one_by_one, the_leader_is_cut_off,
-    the_leader_and_the_controller_are_killed,
+    the_leader_and_the_controller_are_killed, one_server_is_killed_and_comes_back,
 )  # fmt: skip
 # Each stands on the one before.
 MIGRATION = (
     enters_migration, what_is_written_is_written_twice, written_twice_while_the_leader_is_killed,
-    written_twice_after_the_controller_is_killed, goes_back_to_zookeeper, ("enters_migration_again", enters_migration),
-    the_brokers_leave_zookeeper, the_migration_is_finished,
+    written_twice_after_the_controller_is_killed, goes_back_to_zookeeper,
+    enters_migration_while_the_leader_is_killed, the_brokers_leave_zookeeper, the_migration_is_finished,
 )  # fmt: skip
 LAST = (every_message_is_there, brokers_stop)
 QUICK = {
     brokers_register, creates_topics, produces_and_consumes, a_group_shares_its_topic, topic_configuration_takes_effect,
     acls_are_enforced, the_leader_is_killed, the_controller_is_killed, a_follower_is_killed, deletes_topics,
-    every_message_is_there, brokers_stop,
+    enters_migration, what_is_written_is_written_twice, every_message_is_there, brokers_stop,
 }  # fmt: skip
 
 
@@ -752,8 +792,7 @@ def attempt(k, case):
 def run(k, only, results):
     ended = chain = ""
     for case in (*ZOOKEEPER, *MIGRATION, *LAST):
-        name, case = case if isinstance(case, tuple) else (case.__name__, case)
-        name = name.replace("_", "-")
+        name = case.__name__.replace("_", "-")
         if k.args.quick and case not in QUICK:
             continue
         if case not in FOUNDATION and not any(fnmatch.fnmatchcase(name, pattern) for pattern in only or ["*"]):
@@ -785,7 +824,7 @@ def main():
     args = parser.parse_args()
     os.environ.setdefault("APACHE_JVMFLAGS", "-Xmx256m -XX:TieredStopAtLevel=1 -XX:+UseSerialGC")
     ensemble = Watched(args.server, os.path.join(args.work, "ensemble"))
-    k = Kafka(args, ensemble)
+    k = Kafka(args, ensemble, 2 if args.quick else 3)
     with open(args.results, "w", encoding="utf-8") as results:
         try:
             ensemble.start()
