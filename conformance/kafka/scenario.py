@@ -10,6 +10,7 @@ import contextlib
 import fnmatch
 import json
 import os
+import signal
 import sys
 import time
 import traceback
@@ -35,7 +36,7 @@ class Kafka:
         self.args, self.ensemble = args, ensemble
         self.cluster = Cluster(args, ensemble, size)
         self.brokers = self.cluster.brokers
-        self.made = 0
+        self.made = self.flows = 0
         self.before = None
 
     def ask(self, op, **fields):
@@ -100,15 +101,38 @@ class Kafka:
 
     @contextlib.contextmanager
     def flowing(self):
-        """Messages flow before, during and after what is done inside; then all of them must be there."""
+        """Messages flow before, during and after what is done inside; then all must be there, and a group have got them all."""
+        self.flows += 1
+        follower = f"follower-{self.flows}"
         self.ask("load-start", name="flow", topic=TOPIC, partitions=PARTITIONS)
+        self.ask("member-start", name=follower, group="followers", topic=TOPIC)
         try:
-            self.await_flow(100)
-            yield
-            self.await_flow(self.ask("load-acknowledged", name="flow") + 200)
+            try:
+                self.await_flow(100)
+                yield
+                self.await_flow(self.ask("load-acknowledged", name="flow") + 200)
+            finally:
+                self.ask("load-stop", name="flow", patience=150)
+            until("the group has read everything", lambda: self.is_through("followers", follower))
         finally:
-            self.ask("load-stop", name="flow", patience=150)
+            failure = self.ask("member-stop", name=follower)
+        if failure:
+            raise Broken(f"the consumer: {failure}")
         self.verify()
+
+    def member(self, name):
+        found = self.ask("member", name=name)
+        if found["error"]:
+            raise Broken(f"member {name}: {found['error']}")
+        return found
+
+    def is_through(self, group, member):
+        """Whether the group has seen and committed every message."""
+        self.member(member)
+        found = self.ask("group", group=group, topic=TOPIC)
+        if found["missed"] or found["behind"]:
+            raise Broken(f"group {group}: {found}")
+        return True
 
     def await_flow(self, count):
         until(f"{count} messages are acknowledged", lambda: self.ask("load-acknowledged", name="flow") >= count, 100)
@@ -293,26 +317,16 @@ def produces_and_consumes(k):
 
 
 def a_group_shares_its_topic(k):
-    def is_through():
-        found = k.ask("group", group="readers", topic=TOPIC)
-        return found == {"missed": 0, "behind": 0}
-
-    def member(name):
-        found = k.ask("member", name=name)
-        if found["error"]:
-            raise Broken(f"member {name}: {found['error']}")
-        return found
-
     for name in ("first", "second"):
         k.ask("member-start", name=name, group="readers", topic=TOPIC)
-    until("the partitions are shared", lambda: len(member("first")["assigned"]) == len(member("second")["assigned"]) == PARTITIONS // 2)
+    until("the partitions are shared", lambda: len(k.member("first")["assigned"]) == len(k.member("second")["assigned"]) == PARTITIONS // 2)
     k.produce(count=300)
-    until("the group has read everything", is_through)
+    until("the group has read everything", lambda: k.is_through("readers", "second"))
     if failure := k.ask("member-stop", name="first"):
         raise Broken(failure)
     k.produce(count=300)
-    until("the other member has all partitions", lambda: len(member("second")["assigned"]) == PARTITIONS)
-    until("the group has read everything", is_through)
+    until("the other member has all partitions", lambda: len(k.member("second")["assigned"]) == PARTITIONS)
+    until("the group has read everything", lambda: k.is_through("readers", "second"))
     if failure := k.ask("member-stop", name="second"):
         raise Broken(failure)
 
@@ -822,6 +836,8 @@ def main():
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("cases", nargs="*", help="only these (and those that all stand on); patterns")
     args = parser.parse_args()
+    # A run that is ended cleans up after itself: what it has made is not only processes.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     os.environ.setdefault("APACHE_JVMFLAGS", "-Xmx256m -XX:TieredStopAtLevel=1 -XX:+UseSerialGC")
     ensemble = Watched(args.server, os.path.join(args.work, "ensemble"))
     k = Kafka(args, ensemble, 2 if args.quick else 3)
