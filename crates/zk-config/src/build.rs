@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
+use zk_proto::membership::{Listener, Member, Role};
+
 use crate::diagnostic::{Diagnostic, Diagnostics, Severity};
-use crate::ensemble::{
-    EnsembleConfig, Listener, Member, QuorumSaslConfig, Role, dynamic_file_version, parse_group,
-};
+use crate::ensemble::{EnsembleConfig, QuorumSaslConfig, dynamic_file_version, parse_group};
 use crate::key::{Feature, Status};
 use crate::my_id::{MAX_EXTENDED_SERVER_ID, parse_my_id};
 use crate::server_config::{
@@ -71,6 +71,7 @@ pub(crate) fn build(
         audit_enabled: settings.bool("audit.enable"),
         read_only_mode_enabled: settings.bool("readonlymode.enabled"),
         import: ImportConfig { emulate_353_ttl_nodes: settings.bool("emulate353TTLNodes") },
+        config_file: sources.path.clone(),
         initial_config: Secret::new(sources.file.as_ref().map_or("", |file| file.text.as_str())),
         effective: effective.collect(),
     })
@@ -880,10 +881,16 @@ impl Builder<'_> {
         };
         let Some(member) = ensemble.members.get(&id) else {
             let lines: Vec<String> = ensemble.members.values().map(Member::key).collect();
-            let message = format!(
+            let mut message = format!(
                 "it says {id}, but there is no line server.{id}; there are {}",
                 lines.join(", ")
             );
+            if let Some(dynamic) = &sources.dynamic_file {
+                message.push_str(&format!(
+                    ". If a reconfiguration has removed this server and it is to join again, add its line to {}",
+                    dynamic.name
+                ));
+            }
             self.report(Severity::Error, place(Some(1)), None, message);
             return;
         };

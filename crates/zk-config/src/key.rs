@@ -96,8 +96,6 @@ pub(crate) fn range(min: i64, max: i64) -> String {
 pub enum Feature {
     /// TLS and SASL between members.
     QuorumSecurity,
-    /// Members that come and go while servers run.
-    Reconfiguration,
     /// Followers that feed observers.
     ObserverMasters,
     /// Several addresses for a member.
@@ -121,7 +119,6 @@ impl Feature {
     pub fn comes_with(self) -> &'static str {
         match self {
             Self::QuorumSecurity => "TLS and SASL between members",
-            Self::Reconfiguration => "dynamic reconfiguration",
             Self::ObserverMasters => "observer masters",
             Self::MultiAddress => "members with several addresses",
             Self::Oracle => "the oracle for two members",

@@ -44,7 +44,7 @@ mod key;
 mod load;
 mod markdown;
 mod my_id;
-mod properties;
+mod reconfig;
 mod server_config;
 mod settings;
 mod suggest;
@@ -52,16 +52,16 @@ mod table;
 mod value;
 
 pub use diagnostic::{Diagnostic, Diagnostics, EXIT_INVALID_CONFIG, Severity};
-pub use ensemble::{
-    EnsembleConfig, Listener, Member, MemberAddress, MemberError, QuorumSaslConfig, Role,
-    dynamic_file_version,
-};
+pub use ensemble::{EnsembleConfig, QuorumSaslConfig, dynamic_file_version};
 pub use jvm_flags::JvmFlags;
 pub use key::{Feature, KeyInfo, Kind, Origin, Status, find_key};
 pub use load::{Loaded, check};
 pub use markdown::markdown_table;
 pub use my_id::{MAX_EXTENDED_SERVER_ID, MyIdError, parse_my_id};
-pub use properties::{Properties, PropertiesProblem, Property};
+pub use reconfig::{
+    backup_file_path, dynamic_file_path, dynamic_file_text, edit_static_file,
+    next_dynamic_file_path,
+};
 pub use server_config::{
     AdminConfig, AuthConfig, AuthProvider, ClientAuth, ConnectionThrottle, FOUR_LETTER_WORDS,
     FourLetterWhitelist, ImportConfig, Limits, MetricsConfig, MetricsProvider, PADDOCK_WORDS,
@@ -70,6 +70,8 @@ pub use server_config::{
 };
 pub use settings::{Source, Sources};
 pub use table::KEYS;
+pub use zk_proto::membership::{Listener, Member, MemberAddress, MemberError, Role};
+pub use zk_proto::properties::{Properties, PropertiesProblem, Property};
 
 #[cfg(test)]
 mod tests;

@@ -44,7 +44,7 @@ impl Sources {
 
     /// Reads `path` as `zoo.cfg`, then the files it leads to, `dynamicConfigFile` and
     /// `dataDir/myid`, and loads them with everything added before.
-    pub fn load_file(self, path: &Path) -> Loaded {
+    pub fn load_file(mut self, path: &Path) -> Loaded {
         let name = path.display().to_string();
         let text = match read_text(path) {
             Ok(text) => text,
@@ -54,6 +54,7 @@ impl Sources {
                 return Loaded { config: None, diagnostics };
             }
         };
+        self.path = Some(path.to_owned());
         self.file(&name, &text).load_with_files()
     }
 

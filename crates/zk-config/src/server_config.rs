@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::PathBuf;
 
-use crate::ensemble::{EnsembleConfig, Listener};
+use zk_proto::membership::Listener;
+
+use crate::ensemble::EnsembleConfig;
 use crate::settings::Sources;
 
 /// Text that never shows in logs: `Debug` and `Display` print stars.
@@ -121,6 +123,8 @@ pub struct ServerConfig {
     pub read_only_mode_enabled: bool,
     /// What the importer of ZooKeeper data accepts.
     pub import: ImportConfig,
+    /// The `zoo.cfg` that was read, as it was named; none where settings came from elsewhere.
+    pub config_file: Option<PathBuf>,
     /// The text of `zoo.cfg` as read; empty without a file.
     pub initial_config: Secret,
     /// Every key that is set, as written, secrets masked. For the log and the AdminServer.

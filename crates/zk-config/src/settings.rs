@@ -2,15 +2,15 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::diagnostic::{Diagnostic, Diagnostics, Severity};
 use crate::jvm_flags::{JvmFlags, split_define};
 use crate::key::{KeyInfo, Kind, Origin, Status, find_key};
-use crate::properties::{Properties, PropertiesProblem};
 use crate::suggest::nearest;
 use crate::table::KEYS;
 use crate::value::{Checked, Value, parse_value};
+use zk_proto::properties::{Properties, PropertiesProblem};
 
 /// Where a value was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,6 +49,8 @@ struct Define {
 pub struct Sources {
     base: Vec<(String, String)>,
     pub(crate) file: Option<NamedText>,
+    /// Where `file` is, if it was read from there.
+    pub(crate) path: Option<PathBuf>,
     pub(crate) dynamic_file: Option<NamedText>,
     pub(crate) my_id: Option<NamedText>,
     pub(crate) my_id_unreadable: bool,

@@ -86,7 +86,6 @@ const THROTTLER: Status = NoEffect(
 const COMMIT: Status =
     NoEffect("a sync takes every request that waits; nothing is delayed to fill a batch");
 const QUORUM_SECURITY: Status = Later(Feature::QuorumSecurity);
-const RECONFIG: Status = Later(Feature::Reconfiguration);
 const OBSERVER_MASTERS: Status = Later(Feature::ObserverMasters);
 const ADDRESSES: Status = Later(Feature::MultiAddress);
 const ORACLE: Status = Later(Feature::Oracle);
@@ -238,7 +237,7 @@ pub const KEYS: &[KeyInfo] = &[
     between(row("weight.*", long_at_least(0), "", File, Honoured, "`weight.N=w`, what member N weighs in its group, 1 when absent; 0 for one that never counts and is never elected.")),
     between(row("dynamicConfigFile", Path, "", File, Honoured, "File with the server, group and weight lines.")),
     between(row("standaloneEnabled", Bool, "true", File, Honoured, "`false` runs even a single member as an ensemble.")),
-    between(row("reconfigEnabled", Bool, "false", File, RECONFIG, "Allow dynamic reconfiguration.")),
+    between(row("reconfigEnabled", Bool, "false", File, Honoured, "Allow dynamic reconfiguration.")),
     between(row("initLimit", at_least(0), "0", File, Honoured, "Ticks a member may take to connect and catch up.")),
     between(row("syncLimit", at_least(0), "0", File, Honoured, "Ticks a member may lag.")),
     between(row("connectToLearnerMasterLimit", at_least(0), "0", File, Honoured, "Ticks to connect to the leader; 0 for initLimit.")),

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use super::*;
 
 mod ensemble;
+mod reconfig;
 
 fn sources(text: &str) -> Sources {
     Sources::new().file("zoo.cfg", text)

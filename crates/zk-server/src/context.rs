@@ -10,10 +10,12 @@ use tokio::sync::Notify;
 use zk_config::ServerConfig;
 use zk_processor::{Histogram, Node, Now};
 use zk_tree::WatcherId;
+use zk_zab::Members;
 
 use crate::Exit;
 use crate::admin::four_letter::TraceMask;
 use crate::admin::quorum::QuorumCounters;
+use crate::membership::Membership;
 use crate::quorum::Quorum;
 use crate::storage::StoreQueue;
 
@@ -145,6 +147,10 @@ pub struct Context {
     pub queue: StoreQueue,
     /// Whether the disk is nearly full.
     pub disk_low: AtomicBool,
+    /// Who is in the ensemble.
+    pub membership: Membership,
+    /// Where clients are served; none before that.
+    pub(crate) client_address: Mutex<Option<SocketAddr>>,
     /// What only a member of an ensemble has.
     pub quorum: Option<Quorum>,
     /// Why it has to stop.
@@ -158,6 +164,31 @@ impl Context {
     /// On a standalone server, whose core asks for nothing that needs it.
     pub(crate) fn quorum(&self) -> &Quorum {
         self.quorum.as_ref().expect("only a member of an ensemble has links and votes")
+    }
+
+    /// Clients are served here from now on.
+    pub(crate) fn serves_clients_at(&self, address: SocketAddr) {
+        let mut current = self
+            .client_address
+            .lock()
+            .expect("no holder of this lock panics: a panic ends the process");
+        *current = Some(address);
+    }
+
+    /// Where clients are served; none before that.
+    pub(crate) fn client_address(&self) -> Option<SocketAddr> {
+        *self
+            .client_address
+            .lock()
+            .expect("no holder of this lock panics: a panic ends the process")
+    }
+
+    /// Other members are in force. Called under the core's lock: whoever listens or writes follows.
+    pub(crate) fn activate(&self, members: Members) {
+        let in_force = self.membership.activate(members);
+        if let Some(quorum) = &self.quorum {
+            quorum.activate(&in_force);
+        }
     }
 
     /// The server has to stop, with this exit code.

@@ -16,6 +16,7 @@ pub mod client;
 pub mod context;
 mod exit;
 pub mod log;
+pub mod membership;
 pub mod quorum;
 mod server;
 mod socket;

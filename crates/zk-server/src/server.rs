@@ -3,9 +3,9 @@
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::{Arc, Mutex};
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
@@ -13,20 +13,21 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
-use zk_config::{Role, ServerConfig};
+use zk_config::ServerConfig;
 use zk_processor::{
-    Authenticator, ContainerConfig, DigestAlgorithm, Node, NodeConfig, ReadOnlyMode,
+    Authenticator, ContainerConfig, DigestAlgorithm, Node, NodeConfig, ReadOnlyMode, ReconfigConfig,
 };
 use zk_proto::create_mode::ExtendedTypes;
 use zk_proto::{ServerId, SessionId};
 use zk_session::{LocalSessionMode, SessionConfig, first_id};
 use zk_storage::{Before, LogConfig, StorageConfig};
-use zk_tree::TreeConfig;
+use zk_tree::{Database, TreeConfig};
 use zk_zab::{Members, PeerConfig};
 
 use crate::actions::Batch;
 use crate::client::{Listener, flush_touched};
 use crate::context::{Clock, Context, Counters, Ending};
+use crate::membership::{self, InForce, Membership};
 use crate::quorum::{self, Quorum, Snapshots};
 use crate::storage::{self, StoreQueue};
 use crate::{Exit, admin};
@@ -110,7 +111,6 @@ impl StartError {
 #[derive(Debug)]
 pub struct Running {
     context: Arc<Context>,
-    client_address: SocketAddr,
     tasks: JoinSet<()>,
     store: JoinHandle<()>,
     checkpoints: JoinHandle<()>,
@@ -119,9 +119,12 @@ pub struct Running {
 
 impl Running {
     /// Where clients connect.
+    ///
+    /// # Panics
+    /// Never: a server that runs listens for clients.
     #[must_use]
     pub fn client_address(&self) -> SocketAddr {
-        self.client_address
+        self.context.client_address().expect("it was set at the start")
     }
 
     /// What its tasks share.
@@ -138,6 +141,11 @@ impl Running {
     /// Stops: no new connections or requests, what was accepted gets durable, then everything ends.
     pub async fn stop(mut self) {
         self.tasks.shutdown().await;
+        // One that came into force a moment ago.
+        let context = Arc::clone(&self.context);
+        if tokio::task::spawn_blocking(move || context.membership.write_files()).await.is_err() {
+            tracing::error!("the configuration in force was not written");
+        }
         if let Some(quorum) = &self.context.quorum {
             quorum.stop().await;
         }
@@ -202,9 +210,13 @@ pub fn start(config: ServerConfig) -> Result<Running, StartError> {
     // Loading may have taken a while, which is nobody's delay.
     let now = clock.now();
     let node_config = node_config(&config, extended_types, first_id(id, started_wall_ms));
+    membership::back_up(&config);
+    let membership = Membership::new(&config);
+    let in_force = membership.current();
+    warn_of_older_files(&config, &in_force, &recovered.db);
     let (node, quorum) = match (member, recovered.member) {
         (Some(id), Some(member)) => {
-            let peer = peer_config(&config, id);
+            let peer = peer_config(&config, id, in_force.members.clone());
             let snapshots = Snapshots {
                 log: log_handle.clone(),
                 state: Arc::clone(&state),
@@ -213,7 +225,7 @@ pub fn start(config: ServerConfig) -> Result<Running, StartError> {
                     config.ensemble.leader_max_concurrent_snap_syncs.max(1) as usize,
                 )),
             };
-            let quorum = Quorum::new(id, &config, snapshots);
+            let quorum = Quorum::new(id, &config, &in_force, snapshots);
             let node =
                 Node::member(node_config, peer, member.durable, recovered.db, member.history, now);
             (node, Some(quorum))
@@ -227,6 +239,8 @@ pub fn start(config: ServerConfig) -> Result<Running, StartError> {
         counters,
         queue: StoreQueue::default(),
         disk_low: AtomicBool::new(false),
+        membership,
+        client_address: Mutex::new(Some(client_address)),
         quorum,
         ending: Ending::default(),
         config,
@@ -251,15 +265,15 @@ pub fn start(config: ServerConfig) -> Result<Running, StartError> {
         tracing::info!(address = %listener.local_addr()?, "serving metrics");
         tasks.spawn(admin::metrics::serve(Arc::clone(&context), listener, std::future::pending()));
     }
-    let own = context.config.member_id().and_then(|id| context.config.ensemble.members.get(&id));
-    if let (Some(quorum), Some(own)) = (&context.quorum, own) {
-        quorum.listen(&context, own, &mut tasks);
+    if let (Some(quorum), Some(id)) = (&context.quorum, member) {
+        quorum.listen(&context, id, &mut tasks);
         tasks.spawn(admin::quorum::run(Arc::clone(&context)));
-        tracing::info!(id = own.id, address = %client_address, "member of an ensemble; clients are served once there is a leader");
+        tasks.spawn(membership::keep_written(Arc::clone(&context)));
+        tracing::info!(%id, address = %client_address, "member of an ensemble; clients are served once there is a leader");
     } else {
         tracing::info!(address = %client_address, "serving clients");
     }
-    Ok(Running { context, client_address, tasks, store, checkpoints, stop_checkpoints })
+    Ok(Running { context, tasks, store, checkpoints, stop_checkpoints })
 }
 
 fn bind(config: &ServerConfig, address: SocketAddr) -> Result<Listener, StartError> {
@@ -386,26 +400,26 @@ pub(crate) fn storage_config(config: &ServerConfig) -> StorageConfig {
     }
 }
 
-fn peer_config(config: &ServerConfig, id: ServerId) -> PeerConfig {
+/// Says so when the data know a later configuration than the files: they could not be written, or an
+/// operator has put older ones into their place.
+fn warn_of_older_files(config: &ServerConfig, in_force: &InForce, db: &Database) {
+    let Some(zoo_cfg) = config.config_file.as_ref().filter(|_| config.ensemble.reconfig_enabled)
+    else {
+        return;
+    };
+    let data = db.tree.find("/zookeeper/config").and_then(|znode| znode.data());
+    let known = Members::from_text(&String::from_utf8_lossy(data.unwrap_or_default()));
+    if known.version > in_force.members.version && !known.agrees(&in_force.members) {
+        tracing::warn!(
+            file = %zoo_cfg.display(), version = format_args!("{:x}", in_force.members.version),
+            data_version = format_args!("{:x}", known.version), data_members = %known.text,
+            "the data know a later configuration than the files, which count: the server begins with theirs until it meets one with a later. If nobody has put older files into their place, stop it and write the later members into them"
+        );
+    }
+}
+
+fn peer_config(config: &ServerConfig, id: ServerId, members: Members) -> PeerConfig {
     let ensemble = &config.ensemble;
-    let with_role = |role| {
-        let members = ensemble.members.values().filter(move |member| member.role == role);
-        members.map(|member| quorum::server_id(member.id)).collect()
-    };
-    let groups = ensemble.groups.iter().map(|(group, servers)| {
-        let servers = servers.iter().map(|server| quorum::server_id(*server)).collect();
-        (i64::try_from(*group).unwrap_or(i64::MAX), servers)
-    });
-    let weights = ensemble.weights.iter().map(|(id, weight)| (quorum::server_id(*id), *weight));
-    let (groups, weights) = (groups.collect(), weights.collect());
-    let members = Members {
-        voters: with_role(Role::Participant),
-        observers: with_role(Role::Observer),
-        groups,
-        weights,
-        text: ensemble.text(),
-        version: i64::try_from(ensemble.version).unwrap_or(i64::MAX),
-    };
     PeerConfig {
         tick_ms: config.tick_time_ms.into(),
         init_limit_ticks: ensemble.init_limit_ticks.into(),
@@ -418,6 +432,7 @@ fn peer_config(config: &ServerConfig, id: ServerId) -> PeerConfig {
         snapshot_size_factor: ensemble.snapshot_size_factor,
         force_snapshot_sync: ensemble.force_snapshot_sync,
         early_commits: false,
+        reconfig_enabled: config.ensemble.reconfig_enabled,
         ..PeerConfig::new(id, members)
     }
 }
@@ -465,7 +480,11 @@ fn node_config(
         extended_types,
         digest_enabled: config.storage.digest_enabled,
         enforce_quota: config.tree.enforce_quota,
-        reconfig_enabled: config.ensemble.reconfig_enabled,
+        reconfig: ReconfigConfig {
+            enabled: config.ensemble.reconfig_enabled,
+            standalone_enabled: config.ensemble.standalone_enabled,
+            multi_address: config.ensemble.multi_address_enabled,
+        },
         read_only_mode: ReadOnlyMode::from_config(
             config.read_only_mode_enabled,
             config.ensemble.local_sessions_enabled,

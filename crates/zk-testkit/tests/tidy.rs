@@ -12,7 +12,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("zk-session", &["zk-jute", "zk-proto"]),
     ("zk-zab", &["zk-jute", "zk-proto"]),
     ("zk-processor", &["zk-jute", "zk-proto", "zk-tree", "zk-session", "zk-zab"]),
-    ("zk-config", &[]),
+    ("zk-config", &["zk-jute", "zk-proto"]),
     ("zk-storage", &["zk-jute", "zk-proto", "zk-tree", "zk-zab"]),
     (
         "zk-server",

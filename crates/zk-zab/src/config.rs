@@ -2,6 +2,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
 use bytes::Bytes;
+use zk_proto::membership::{Member, Role};
 use zk_proto::{Epoch, ServerId, Zxid};
 
 /// Who is in the ensemble.
@@ -23,6 +24,41 @@ pub struct Members {
 }
 
 impl Members {
+    /// The ensemble of these servers; majorities decide where there are neither `groups` nor `weights`. It
+    /// has version 0.
+    #[must_use]
+    pub fn new<'a>(
+        servers: impl IntoIterator<Item = &'a Member>,
+        groups: BTreeMap<i64, BTreeSet<ServerId>>,
+        weights: BTreeMap<ServerId, u64>,
+    ) -> Self {
+        let mut members = Self { groups, weights, ..Self::default() };
+        for server in servers {
+            let id = ServerId(i64::try_from(server.id).unwrap_or(i64::MAX));
+            match server.role {
+                Role::Participant => members.voters.insert(id),
+                Role::Observer => members.observers.insert(id),
+            };
+            // Writing into memory cannot fail.
+            let _written = writeln!(members.text, "{}={server}", server.key());
+        }
+        members.text += &members.hierarchy_text();
+        members
+    }
+
+    /// Its servers, by id. What is no line of a server is passed over.
+    #[must_use]
+    pub fn servers(&self) -> BTreeMap<ServerId, Member> {
+        let lines =
+            self.text.lines().filter_map(|line| line.strip_prefix("server.")?.split_once('='));
+        let servers = lines.filter_map(|(id, spec)| {
+            let id: u64 = id.trim().parse().ok()?;
+            let member = Member::parse(id, spec, true).ok()?;
+            Some((ServerId(i64::try_from(id).ok()?), member))
+        });
+        servers.collect()
+    }
+
     /// Reads a membership as a member tells it in `NEWLEADER` or `/zookeeper/config`. What is no line
     /// of it is passed over.
     #[must_use]
@@ -55,6 +91,15 @@ impl Members {
             }
         }
         members
+    }
+
+    /// What a server's line says of it.
+    #[must_use]
+    pub fn spec(&self, server: ServerId) -> Option<&str> {
+        self.text.lines().find_map(|line| {
+            let (key, value) = line.strip_prefix("server.")?.split_once('=')?;
+            (key.trim().parse() == Ok(server.0)).then_some(value)
+        })
     }
 
     /// Whether both have the same members in the same parts, and so the same quorums.
@@ -140,12 +185,12 @@ pub struct PeerConfig {
     /// The last counter of an epoch: a leader that has used it steps down, so that a new epoch begins
     /// (ZOOKEEPER-1277). Everything but a simulation leaves it at the most that there is.
     pub counter_limit: u32,
+    /// `reconfigEnabled`: configurations come from leaders, and learners that are in none may join.
+    pub reconfig_enabled: bool,
     /// Whether a leader sends a follower what is committed between `NEWLEADER` and `UPTODATE`, as upstream's
     /// do. Upstream's followers before 3.9.3 leave when such a `COMMIT` comes (ZOOKEEPER-4394), and under load
     /// one always does: a server keeps it until `UPTODATE` is sent.
     pub early_commits: bool,
-    /// Whether learners that are in no configuration may join (they do before a reconfiguration).
-    pub accept_unknown_learners: bool,
 }
 
 impl PeerConfig {
@@ -167,8 +212,8 @@ impl PeerConfig {
             snapshot_size_factor: 0.33,
             force_snapshot_sync: false,
             counter_limit: u32::MAX,
+            reconfig_enabled: false,
             early_commits: true,
-            accept_unknown_learners: false,
         }
     }
 }

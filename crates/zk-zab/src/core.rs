@@ -7,6 +7,7 @@ use zk_proto::{Epoch, ServerId, Zxid};
 
 use crate::log_tail::LogTail;
 use crate::quorum::QuorumVerifier;
+use crate::reconfig::Next;
 use crate::{Action, Durable, LinkId, Members, PeerConfig, Token, Write};
 
 /// Why a role is over.
@@ -14,6 +15,8 @@ use crate::{Action, Durable, LinkId, Members, PeerConfig, Token, Write};
 pub(crate) enum Exit {
     /// Back to an election.
     Leave(&'static str),
+    /// A reconfiguration names another leader: to be followed, or to become, without an election.
+    Follow(ServerId),
     /// The process must stop.
     Halt(String),
 }
@@ -63,7 +66,9 @@ pub(crate) struct Core {
     pub(crate) current_epoch: Epoch,
     /// The greatest epoch that some member was heard to have accepted: a new one must pass it.
     pub(crate) epoch_seen: Epoch,
-    /// The version of the configuration in the last `NEWLEADER`: upstream's last seen verifier.
+    /// The configuration that takes over when its transaction is committed.
+    pub(crate) next: Option<Next>,
+    /// Without reconfiguration: the version of the configuration in the last `NEWLEADER`.
     pub(crate) config_version_seen: i64,
     /// Its log is not known to be whole: it never had the whole history of a leader, and nobody said
     /// that it is new.
@@ -96,6 +101,7 @@ impl Core {
             accepted_epoch: durable.accepted_epoch.max(durable.current_epoch),
             current_epoch: durable.current_epoch,
             epoch_seen: Epoch(0),
+            next: None,
             config_version_seen: 0,
             // With an accepted epoch, what is in the log may be the first part of a leader's history.
             // Without, it is that of a server that was alone.
@@ -119,8 +125,14 @@ impl Core {
         self.config.id
     }
 
+    /// Whether it votes in the configuration in force, or in the next one.
+    pub(crate) fn is_voter(&self, server: ServerId) -> bool {
+        self.verifier.is_voter(server)
+            || self.next.as_ref().is_some_and(|next| next.members.voters.contains(&server))
+    }
+
     pub(crate) fn is_member(&self, server: ServerId) -> bool {
-        self.verifier.is_voter(server) || self.config.members.observers.contains(&server)
+        self.is_voter(server) || self.config.members.observers.contains(&server)
     }
 
     /// The version of the configuration, as far as this server has seen.
@@ -129,9 +141,14 @@ impl Core {
     }
 
     /// The membership in a leader's `NEWLEADER`.
-    pub(crate) fn members_text(&self) -> String {
-        let Members { text, .. } = &self.config.members;
-        format!("{text}version={:x}", self.config_version())
+    pub(crate) fn members_text(&self, with_next: bool) -> String {
+        match &self.next {
+            Some(next) if with_next => next.members.to_text(),
+            Some(_) | None => {
+                let Members { text, .. } = &self.config.members;
+                format!("{text}version={:x}", self.config_version())
+            }
+        }
     }
 
     pub(crate) fn init_limit_ms(&self) -> i64 {
@@ -189,6 +206,7 @@ impl Core {
         self.may_truncate(zxid)?;
         info!(from = %self.tail.last(), to = %zxid, "log truncated");
         self.tail.truncate(zxid);
+        self.next.take_if(|next| next.since > zxid);
         self.persisted = self.persisted.min(zxid);
         if let Some(install) = &mut self.installing {
             install.logged = install.logged.min(zxid);
@@ -224,6 +242,7 @@ impl Core {
     /// Puts the snapshot that came on `link` in the place of everything.
     pub(crate) fn install_snapshot(&mut self, link: LinkId, zxid: Zxid) {
         self.tail.reset(zxid);
+        self.next = None;
         self.persisted = NOTHING;
         for pending in &mut self.pending {
             if matches!(pending.done, Done::Logged(_) | Done::Installed) {

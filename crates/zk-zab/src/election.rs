@@ -41,8 +41,8 @@ use tracing::{debug, info, warn};
 use zk_proto::quorum::{Notification, PeerState};
 use zk_proto::{Epoch, ServerId, Zxid};
 
-use crate::PeerConfig;
-use crate::quorum::QuorumVerifier;
+use crate::reconfig::Electorate;
+use crate::{Members, PeerConfig};
 
 #[cfg(test)]
 mod exhaustive;
@@ -59,6 +59,9 @@ const NO_SAY: Zxid = Zxid(-1);
 
 /// The id, zxid and epoch in the votes of those that have none to give.
 const NOBODY: i64 = i64::MIN;
+
+/// For how many times `finalizeWait` the voters of the next configuration are waited for.
+const NEXT_WAIT: i64 = 4;
 
 /// How many answers to servers that are not in the configuration may wait to be sent.
 const STRANGERS_MAX: usize = 16;
@@ -151,7 +154,7 @@ fn agreeing(words: &Words, word: &Word) -> BTreeSet<ServerId> {
 #[derive(Debug, Clone)]
 pub(crate) struct Election {
     id: ServerId,
-    verifier: QuorumVerifier,
+    electorate: Electorate,
     observers: BTreeSet<ServerId>,
     config: String,
     interval_min_ms: i64,
@@ -212,7 +215,7 @@ impl Election {
         let nothing = Vote { leader: config.id, zxid: Zxid::ZERO, peer_epoch: 0, round: 0 };
         Self {
             id: config.id,
-            verifier: QuorumVerifier::new(&config.members),
+            electorate: Electorate::new(&config.members, None),
             observers: config.members.observers.clone(),
             config: config.members.to_text(),
             interval_min_ms: config.notification_interval_min_ms.max(1),
@@ -264,7 +267,7 @@ impl Election {
                 standing
             }
         };
-        let leader = if self.verifier.is_voter(self.id) { self.id } else { ServerId(NOBODY) };
+        let leader = if self.electorate.is_voter(self.id) { self.id } else { ServerId(NOBODY) };
         let (leader, zxid, peer_epoch) = match self.standing {
             Standing::Voter | Standing::Fresh => (leader, own_zxid, i64::from(own_epoch.0)),
             Standing::NonVoting => (leader, NO_SAY, i64::from(own_epoch.0)),
@@ -293,6 +296,30 @@ impl Election {
                 self.on_notification(now_ms, from, &notification);
             }
         }
+    }
+
+    /// Who is in the ensemble from now on, and who comes next; whether that is news. An election that is
+    /// going on has to be started again.
+    pub(crate) fn set_members(&mut self, members: &Members, next: Option<&Members>) -> bool {
+        if self.electorate.is_of(members, next) {
+            return false;
+        }
+        self.electorate = Electorate::new(members, next);
+        self.config = members.to_text();
+        self.observers.clone_from(&members.observers);
+        let electorate = &self.electorate;
+        for words in [&mut self.in_round, &mut self.established] {
+            words.retain(|voter, _| electorate.is_voter(*voter));
+        }
+        self.abstaining.retain(|voter| electorate.is_voter(*voter));
+        self.reachable.retain(|voter, _| electorate.is_voter(*voter));
+        self.overheard.retain(|voter, _| electorate.is_voter(*voter));
+        true
+    }
+
+    /// Ends an election that has just begun: a reconfiguration says whom to follow.
+    pub(crate) fn appoint(&mut self, leader: ServerId) {
+        self.decide(Vote { leader, round: self.round, ..self.own }, BTreeSet::new());
     }
 
     fn begin_round(&mut self) {
@@ -324,7 +351,7 @@ impl Election {
             return;
         }
         debug!(%from, ?notification, round = self.round, state = ?self.state, "notification");
-        if !self.verifier.is_voter(from) {
+        if !self.electorate.is_voter(from) {
             self.answer_non_voter(from, notification);
             return;
         }
@@ -356,7 +383,7 @@ impl Election {
         if self.decided {
             return;
         }
-        if !self.verifier.is_voter(notification.leader) {
+        if !self.electorate.is_voter(notification.leader) {
             if self.strange.insert(from) {
                 warn!(
                     member = %from,
@@ -387,7 +414,7 @@ impl Election {
             }
         } else {
             let stranger =
-                |to: &&ServerId| !self.verifier.is_voter(**to) && !self.observers.contains(*to);
+                |to: &&ServerId| !self.electorate.is_voter(**to) && !self.observers.contains(*to);
             if self.out.keys().filter(stranger).count() >= STRANGERS_MAX {
                 return;
             }
@@ -448,7 +475,7 @@ impl Election {
             word.is_some_and(|word| word.state == PeerState::Looking)
                 || self.abstaining.contains(voter)
         };
-        if !self.verifier.voters().iter().all(|voter| *voter == self.id || heard(voter)) {
+        if !self.electorate.voters().iter().all(|voter| *voter == self.id || heard(voter)) {
             return;
         }
         let mut best = Vote { zxid: Zxid::ZERO, ..self.own };
@@ -495,7 +522,7 @@ impl Election {
         if vote.round == self.round {
             self.in_round.insert(from, Word { version: 0, ..word });
             let backers = agreeing(&self.in_round, &word);
-            if self.verifier.contains_quorum(&backers) && self.leads(&self.in_round, &vote) {
+            if self.electorate.contains_quorum(&backers) && self.leads(&self.in_round, &vote) {
                 self.decide(vote, backers);
                 return;
             }
@@ -505,7 +532,7 @@ impl Election {
         }
         self.established.insert(from, word);
         let backers = agreeing(&self.established, &word);
-        if self.verifier.contains_quorum(&backers) && self.leads(&self.established, &vote) {
+        if self.electorate.contains_quorum(&backers) && self.leads(&self.established, &vote) {
             self.round = vote.round;
             self.decide(vote, backers);
         }
@@ -526,7 +553,7 @@ impl Election {
     /// A member's election port is there, or it refused a connection.
     pub(crate) fn on_reachable(&mut self, now_ms: i64, server: ServerId, reachable: bool) {
         self.now_ms = now_ms;
-        if !self.verifier.is_voter(server) || server == self.id {
+        if !self.electorate.is_voter(server) || server == self.id {
             return;
         }
         self.reachable.insert(server, reachable);
@@ -578,7 +605,7 @@ impl Election {
         let concerned = |voter: &ServerId| {
             self.in_round.get(voter).is_some_and(|word| word.vote.leader == self.id)
         };
-        let others = self.verifier.voters().iter().filter(|voter| **voter != self.id);
+        let others = self.electorate.voters().iter().filter(|voter| **voter != self.id);
         let (tell, leave_out): (Vec<_>, Vec<_>) =
             others.partition(|voter| concerned(voter) || self.abstaining.contains(voter));
         for voter in leave_out {
@@ -641,7 +668,7 @@ impl Election {
     /// Whether it takes part in choosing.
     fn votes(&self) -> bool {
         match self.standing {
-            Standing::Voter | Standing::Fresh => self.verifier.is_voter(self.id),
+            Standing::Voter | Standing::Fresh => self.electorate.is_voter(self.id),
             Standing::NonVoting => self.votes_after_all,
             Standing::Observer => false,
         }
@@ -668,12 +695,18 @@ impl Election {
             return;
         }
         let backers = agreeing(&self.in_round, &Word::looking(self.proposal));
-        if !self.verifier.contains_quorum(&backers) {
+        if !self.electorate.contains_quorum(&backers) {
             self.agreed_since_ms = None;
             return;
         }
         let since_ms = *self.agreed_since_ms.get_or_insert(self.now_ms);
-        let waited = self.now_ms.saturating_sub(since_ms) >= self.finalize_wait_ms;
+        let waited_ms = self.now_ms.saturating_sub(since_ms);
+        if !self.electorate.contains_next_quorum(&backers)
+            && waited_ms < self.finalize_wait_ms.saturating_mul(NEXT_WAIT)
+        {
+            return;
+        }
+        let waited = waited_ms >= self.finalize_wait_ms;
         if waited || self.nothing_better_can_come() {
             self.decide(self.proposal, backers);
         }
@@ -689,7 +722,7 @@ impl Election {
         let refuses = |server: &ServerId| self.reachable.get(server) == Some(&false);
         !refuses(&candidate)
             && self.in_round.get(&candidate).is_none_or(|word| word.vote.leader == candidate)
-            && self.verifier.voters().iter().all(|voter| match self.in_round.get(voter) {
+            && self.electorate.voters().iter().all(|voter| match self.in_round.get(voter) {
                 Some(word) => !self.has_better(&word.vote),
                 None => !self.may_lead(*voter) || self.abstaining.contains(voter) || refuses(voter),
             })
@@ -698,7 +731,7 @@ impl Election {
     /// Whether a server may be elected: a voter without weight must not be, so that it can be a
     /// machine that is slow or far away.
     fn may_lead(&self, server: ServerId) -> bool {
-        self.verifier.has_weight(server)
+        self.electorate.has_weight(server)
     }
 
     /// Whether one vote is to be preferred. Those for servers without weight beat none, and are
@@ -751,7 +784,7 @@ impl Election {
         }
         if self.current.leader == self.id {
             self.backers.remove(&from);
-            self.deserted = !self.verifier.contains_quorum(&self.backers);
+            self.deserted = !self.electorate.contains_quorum(&self.backers);
         } else if self.current.leader == from {
             self.deserted = true;
         }
@@ -765,7 +798,7 @@ impl Election {
 
     fn broadcast(&mut self) {
         self.resend_at_ms = self.now_ms.saturating_add(self.resend_interval_ms);
-        for voter in self.verifier.voters().clone() {
+        for voter in self.electorate.voters().clone() {
             if voter != self.id {
                 self.send(voter, self.proposal, PeerState::Looking);
             }

@@ -2,6 +2,8 @@ use bytes::Bytes;
 use zk_proto::quorum::{Notification, QuorumPacket};
 use zk_proto::{Epoch, ServerId, Zxid};
 
+use crate::Members;
+
 /// Names a write, so that its completion can be told. Tokens grow: a completion stands for every
 /// write up to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -209,6 +211,12 @@ pub enum Action {
     StopServing {
         /// What happened, for the log.
         why: &'static str,
+    },
+    /// The ensemble is another one from now on: these members are reached at other addresses, this
+    /// server may have to listen elsewhere, and the next start should find them.
+    Activate {
+        /// The members.
+        members: Members,
     },
     /// Nothing that this server could do is safe: it must stop. `why` tells the operator what
     /// happened and what to do.

@@ -97,6 +97,7 @@ mod looking;
 mod packet;
 mod peer;
 mod quorum;
+mod reconfig;
 mod status;
 mod sync_plan;
 

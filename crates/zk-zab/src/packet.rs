@@ -1,6 +1,6 @@
 //! Quorum packets, with the fields that each type has (facts, section 3.3).
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use zk_proto::quorum::{
     AckEpoch, LeaderInfo, LearnerInfo, PROTOCOL_VERSION, PacketType, QuorumPacket,
 };
@@ -55,6 +55,25 @@ pub(crate) fn ack_epoch(last_logged: Zxid, current_epoch: i32) -> QuorumPacket {
 pub(crate) fn new_leader(epoch: Epoch, members: &str) -> QuorumPacket {
     let data = Bytes::copy_from_slice(members.as_bytes());
     packet(PacketType::NEW_LEADER, epoch_zxid(epoch), Some(data))
+}
+
+/// `COMMITANDACTIVATE`.
+pub(crate) fn commit_and_activate(zxid: Zxid, leader: ServerId) -> QuorumPacket {
+    let data = Bytes::copy_from_slice(&leader.0.to_be_bytes());
+    packet(PacketType::COMMIT_AND_ACTIVATE, zxid, Some(data))
+}
+
+/// `INFORMANDACTIVATE`.
+pub(crate) fn inform_and_activate(zxid: Zxid, leader: ServerId, txn: &Bytes) -> QuorumPacket {
+    let data = [&leader.0.to_be_bytes()[..], txn].concat();
+    packet(PacketType::INFORM_AND_ACTIVATE, zxid, Some(data.into()))
+}
+
+/// The leader that a reconfiguration's commit names, and what comes behind it.
+pub(crate) fn designated_leader(data: Option<&Bytes>) -> Option<(ServerId, Bytes)> {
+    let mut data = data?.clone();
+    let leader = data.try_get_i64().ok()?;
+    Some((ServerId(leader), data))
 }
 
 /// `UPTODATE`.

@@ -68,6 +68,8 @@ impl Peer {
         let core = Core::new(config, durable, keep, now_ms);
         let looking = Looking::new(&core);
         let mut peer = Self::new(core, Some(election), Role::Looking(looking));
+        peer.core.recover_next();
+        peer.tell_members();
         peer.start_election();
         peer.drain_notifications();
         peer
@@ -100,9 +102,19 @@ impl Peer {
             self.exit(exit);
         }
         if self.election.is_some() {
+            if self.tell_members() && matches!(self.role, Role::Looking(_)) {
+                self.start_election();
+            }
             self.follow_election(history);
             self.drain_notifications();
         }
+    }
+
+    /// Tells the election who is in the ensemble now; whether that is news.
+    fn tell_members(&mut self) -> bool {
+        let members = &self.core.config.members;
+        let next = self.core.next.as_ref().map(|next| &next.members);
+        self.election.as_mut().is_some_and(|election| election.set_members(members, next))
     }
 
     fn take(&mut self, input: Input, history: &dyn History) -> Result<(), Exit> {
@@ -128,10 +140,7 @@ impl Peer {
                 Role::Halted => Ok(()),
             },
             Input::Tick => self.on_tick(history),
-            Input::Notification { from, notification } => {
-                self.on_notification(from, &notification);
-                Ok(())
-            }
+            Input::Notification { from, notification } => self.on_notification(from, &notification),
             Input::Reachable { server, reachable } => {
                 if let Some(election) = &mut self.election {
                     election.on_reachable(core.now_ms, server, reachable);
@@ -270,10 +279,28 @@ impl Peer {
         }
     }
 
-    fn on_notification(&mut self, from: ServerId, notification: &Notification) {
+    fn on_notification(&mut self, from: ServerId, notification: &Notification) -> Result<(), Exit> {
+        // A member that was away learns of the ensemble that it comes back to.
+        if self.core.config.reconfig_enabled
+            && self.serving().is_none()
+            && self.core.is_member(from)
+            && let Some(text) = &notification.config
+        {
+            self.core.activate(Members::from_text(text));
+            if self.tell_members() {
+                match self.role {
+                    Role::Looking(_) => self.start_election(),
+                    Role::Leading(_) | Role::Following(_) | Role::Observing(_) => {
+                        return Err(Exit::Leave("another configuration is in force"));
+                    }
+                    Role::Halted => {}
+                }
+            }
+        }
         if let Some(election) = &mut self.election {
             election.on_notification(self.core.now_ms, from, notification);
         }
+        Ok(())
     }
 
     /// After each step: the election may have ended, or its result may have come to nothing.
@@ -321,11 +348,12 @@ impl Peer {
             Standing::Voter | Standing::Observer => false,
         };
         let leads = vote.leader == core.id();
-        let voter = core.verifier.is_voter(core.id());
-        let state = match (leads, voter) {
+        // Who is in no configuration follows without a vote, as upstream's does before it is added.
+        let observes = core.config.members.observers.contains(&core.id());
+        let state = match (leads, observes) {
             (true, _) => PeerState::Leading,
-            (false, true) => PeerState::Following,
-            (false, false) => PeerState::Observing,
+            (false, false) => PeerState::Following,
+            (false, true) => PeerState::Observing,
         };
         info!(leader = %vote.leader, round = vote.round, zxid = %vote.zxid, epoch = vote.peer_epoch,
             took_ms, ?state, "elected");
@@ -349,8 +377,8 @@ impl Peer {
         for link in looking.into_early() {
             core.close(link.link);
         }
-        let learner = Box::new(Learner::new(core, vote.leader, !voter, lost_data));
-        self.role = if voter { Role::Following(learner) } else { Role::Observing(learner) };
+        let learner = Box::new(Learner::new(core, vote.leader, observes, lost_data));
+        self.role = if observes { Role::Observing(learner) } else { Role::Following(learner) };
         Ok(())
     }
 
@@ -383,6 +411,7 @@ impl Peer {
         let served = self.serving().is_some();
         let why = match &exit {
             Exit::Leave(why) => why,
+            Exit::Follow(_) => "a reconfiguration names another leader",
             Exit::Halt(_) => "this server has to stop",
         };
         let core = &mut self.core;
@@ -436,13 +465,17 @@ impl Peer {
             self.core.act(Action::Halt { why });
             return;
         }
+        self.tell_members();
         self.start_election();
+        if let (Exit::Follow(leader), Some(election)) = (exit, &mut self.election) {
+            election.appoint(leader);
+        }
     }
 
     fn start_election(&mut self) {
         let Some(election) = &mut self.election else { return };
         let core = &self.core;
-        let standing = if !core.verifier.is_voter(core.id()) {
+        let standing = if !core.is_voter(core.id()) {
             Standing::Observer
         } else if core.incomplete {
             Standing::Fresh
@@ -530,7 +563,23 @@ impl Peer {
         self.core.tail.committed()
     }
 
-    /// The ensemble, as this server's configuration has it.
+    /// Whether a reconfiguration is under way: another one has to wait.
+    #[must_use]
+    pub fn is_reconfiguring(&self) -> bool {
+        self.core.next.is_some()
+    }
+
+    /// Whether a quorum of these members follows this leader and is up to date, so that they could
+    /// decide at once. `false` of a peer that does not lead.
+    #[must_use]
+    pub fn is_synced_quorum(&self, members: &Members) -> bool {
+        match &self.role {
+            Role::Leading(leader) => leader.is_synced_quorum(self.core.id(), members),
+            Role::Looking(_) | Role::Following(_) | Role::Observing(_) | Role::Halted => false,
+        }
+    }
+
+    /// The ensemble that is in force.
     #[must_use]
     pub fn members(&self) -> &Members {
         &self.core.config.members
@@ -547,7 +596,7 @@ impl Peer {
             Role::Observing(learner) => (PeerState::Observing, Some(learner.leader())),
         };
         let (outstanding, learners) = match &self.role {
-            Role::Leading(leader) => (core.tail.uncommitted_len(), leader.learners()),
+            Role::Leading(leader) => (core.tail.uncommitted_len(), leader.learners(core)),
             Role::Looking(_) | Role::Following(_) | Role::Observing(_) | Role::Halted => {
                 (0, Vec::new())
             }

@@ -493,12 +493,14 @@ fn local_sessions_are_an_ensembles() {
 }
 
 #[test]
+fn members_may_come_and_go() {
+    assert_eq!(warnings(&format!("{THREE}reconfigEnabled=true\n")), Vec::<String>::new());
+    assert!(config(&of(&format!("{THREE}reconfigEnabled=true\n"))).ensemble.reconfig_enabled);
+}
+
+#[test]
 fn what_is_merely_missing_is_a_warning() {
     for (lines, message) in [
-        (
-            "reconfigEnabled=true\n",
-            "reconfigEnabled: no effect yet, it comes with dynamic reconfiguration",
-        ),
         (
             "observerMasterPort=2191\nobserverMaster.sizeLimit=1000\n",
             "observerMaster.sizeLimit: no effect yet, it comes with observer masters (and with it \

@@ -350,10 +350,10 @@ fn between_members(all: &mut Gathered, context: &Context) {
 /// What members have and a standalone server has not (`QuorumZooKeeperServer` and
 /// `LeaderZooKeeperServer`, `registerMetrics`).
 fn quorum_gauges(all: &mut Gathered, context: &Context, status: &PeerStatus) {
-    let ensemble = &context.config.ensemble;
+    let in_force = context.membership.current();
     if status.state == PeerState::Leading {
         let quorum = &context.counters.quorum;
-        let learners = quorum::Learners::count(&status.learners, ensemble);
+        let learners = quorum::Learners::count(&status.learners, &in_force);
         all.gauge("learners", "Followers and observers.", learners.all);
         let help = "Followers that take part.";
         all.gauge("synced_followers", help, learners.synced_followers);
@@ -368,7 +368,7 @@ fn quorum_gauges(all: &mut Gathered, context: &Context, status: &PeerStatus) {
         all.gauge("max_proposal_size", "Bytes of the longest proposal.", max);
         all.gauge("min_proposal_size", "Bytes of the shortest proposal.", min);
     }
-    all.gauge("quorum_size", "Members that vote.", ensemble.voters().count());
+    all.gauge("quorum_size", "Members that vote.", in_force.members.voters.len());
 }
 
 /// What upstream has no name for.

@@ -3,19 +3,18 @@
 //! The core tells how it stands ([`PeerStatus`]); what happened over time is learned by looking at that
 //! often ([`run`]): no step of the protocol pays for a metric.
 
-use std::fmt::Write;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use serde_json::{Value as Json, json};
-use zk_config::{EnsembleConfig, Role};
 use zk_processor::Histogram;
 use zk_proto::quorum::PeerState;
 use zk_proto::{ServerId, Zxid};
 use zk_zab::{LearnerPhase, LearnerStatus, PeerStatus};
 
 use crate::context::Context;
+use crate::membership::InForce;
 use crate::version::BANNER;
 
 /// How often the member is looked at: a state that lasts shorter may go unnoticed.
@@ -85,12 +84,11 @@ pub(super) struct Learners {
 }
 
 impl Learners {
-    pub(super) fn count(learners: &[LearnerStatus], ensemble: &EnsembleConfig) -> Self {
+    pub(super) fn count(learners: &[LearnerStatus], in_force: &InForce) -> Self {
         let mut count = Self { all: learners.len(), ..Self::default() };
         let synced = learners.iter().filter(|learner| learner.phase == LearnerPhase::Broadcast);
         for learner in synced {
-            let member = u64::try_from(learner.id.0).ok().and_then(|id| ensemble.members.get(&id));
-            if !learner.voter && member.is_some_and(|member| member.role == Role::Observer) {
+            if !learner.voter && in_force.members.observers.contains(&learner.id) {
                 count.synced_observers += 1;
             } else {
                 count.synced_followers += 1;
@@ -227,21 +225,6 @@ pub async fn run(context: Arc<Context>) {
     }
 }
 
-/// The membership with its version as clients read it, or as it was configured.
-pub(super) fn membership(context: &Context) -> String {
-    let configured = &context.config.ensemble;
-    let current = context.node.read(|db| {
-        let data = db.tree.find("/zookeeper/config").and_then(|znode| znode.data());
-        data.map(|data| String::from_utf8_lossy(data).into_owned())
-    });
-    current.filter(|text| text.starts_with("server.")).unwrap_or_else(|| {
-        let mut text = configured.text();
-        // Writing into memory cannot fail.
-        let _written = write!(text, "version={:x}", configured.version);
-        text
-    })
-}
-
 /// The answer to `quor`: one JSON object, for `paddock quorum status`. A server answers it whether it
 /// serves or not: what it knows matters most when nobody serves.
 pub(super) fn quor(context: &Context, standing: Option<&PeerStatus>) -> String {
@@ -256,7 +239,7 @@ pub(super) fn quor(context: &Context, standing: Option<&PeerStatus>) -> String {
                 (false, false) => "not serving",
                 (_, read_only) => mode(standing, read_only),
             };
-            member(status, mode, &context.config.ensemble, &membership(context), now_ms)
+            member(status, mode, &context.membership.current(), now_ms)
         }
     };
     if let Some(fields) = answer.as_object_mut() {
@@ -272,13 +255,7 @@ pub(super) fn quor(context: &Context, standing: Option<&PeerStatus>) -> String {
     answer.to_string() + "\n"
 }
 
-fn member(
-    status: &PeerStatus,
-    mode: &str,
-    ensemble: &EnsembleConfig,
-    membership: &str,
-    now_ms: i64,
-) -> Json {
+fn member(status: &PeerStatus, mode: &str, in_force: &InForce, now_ms: i64) -> Json {
     let learner = |learner: &LearnerStatus| {
         json!({
             "id": learner.id.0,
@@ -308,9 +285,9 @@ fn member(
         "outstanding": status.outstanding,
         "election_ms": status.election_ms,
         "sync_ms": status.sync_ms,
-        "quorum_size": ensemble.voters().count(),
+        "quorum_size": in_force.members.voters.len(),
         "learners": status.learners.iter().map(learner).collect::<Vec<_>>(),
-        "membership": membership,
+        "membership": in_force.members.to_text(),
     })
 }
 

@@ -2,8 +2,8 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use zk_config::Sources;
@@ -18,6 +18,7 @@ use zk_zab::{
 };
 
 use crate::context::{Clock, Context, Counters, Ending};
+use crate::membership::Membership;
 use crate::storage::StoreQueue;
 
 /// The first session of a test server, as the server makes it up.
@@ -73,6 +74,8 @@ fn context_of(zoo_cfg: &str, my_id: Option<u64>, read_only: bool) -> Arc<Context
     Arc::new(Context {
         node,
         started_wall_ms: clock.now().wall_ms,
+        membership: Membership::new(&config),
+        client_address: Mutex::new(None),
         config,
         clock,
         counters: Counters::default(),

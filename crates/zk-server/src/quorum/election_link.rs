@@ -10,6 +10,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -75,8 +76,6 @@ pub(crate) trait Voter: Send + Sync {
 #[derive(Debug, Clone)]
 pub(crate) struct ElectionConfig {
     pub(crate) id: ServerId,
-    /// The election addresses of all members, this one included.
-    pub(crate) members: BTreeMap<ServerId, Vec<HostPort>>,
     /// Whether to tell others more than one address.
     pub(crate) multi_address: bool,
     /// How long a dial may take.
@@ -89,13 +88,16 @@ pub(crate) struct ElectionConfig {
 /// The connections between this server and the other members.
 pub(crate) struct Elections {
     config: ElectionConfig,
-    hello: Bytes,
     tasks: Tasks,
     servers: Mutex<Servers>,
 }
 
 #[derive(Debug, Default)]
 struct Servers {
+    /// The election addresses of all members, this one included.
+    members: BTreeMap<ServerId, Vec<HostPort>>,
+    /// What this server begins with when it dials.
+    hello: Bytes,
     known: BTreeMap<ServerId, Arc<Server>>,
     /// How many observers without an id were given one.
     nameless: i64,
@@ -105,7 +107,7 @@ struct Servers {
 #[derive(Debug)]
 struct Server {
     id: ServerId,
-    is_member: bool,
+    is_member: AtomicBool,
     state: Mutex<State>,
 }
 
@@ -137,7 +139,11 @@ const SUSPECTS_MAX: usize = 8;
 
 impl Server {
     fn new(id: ServerId, is_member: bool) -> Arc<Self> {
-        Arc::new(Self { id, is_member, state: Mutex::default() })
+        Arc::new(Self { id, is_member: AtomicBool::new(is_member), state: Mutex::default() })
+    }
+
+    fn is_member(&self) -> bool {
+        self.is_member.load(Ordering::Relaxed)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -157,13 +163,48 @@ impl Server {
 }
 
 impl Elections {
-    pub(crate) fn new(config: ElectionConfig, tasks: Tasks) -> Arc<Self> {
-        let own = config.members.get(&config.id).map(Vec::as_slice).unwrap_or_default();
-        let hello = hello::encode(config.id, own, config.multi_address).freeze();
-        let others = config.members.keys().filter(|id| **id != config.id);
-        let known = others.map(|id| (*id, Server::new(*id, true))).collect();
-        let servers = Mutex::new(Servers { known, nameless: 0 });
-        Arc::new(Self { config, hello, tasks, servers })
+    pub(crate) fn new(
+        config: ElectionConfig,
+        members: BTreeMap<ServerId, Vec<HostPort>>,
+        tasks: Tasks,
+    ) -> Arc<Self> {
+        let elections = Self { config, tasks, servers: Mutex::default() };
+        elections.activate(members);
+        Arc::new(elections)
+    }
+
+    /// These are the members now. Those that have gone are hung up on: who still has something to say is
+    /// heard as any other stranger. Where a member has only moved, what stands with it stays; it is dialled
+    /// at the new address when that is lost.
+    pub(crate) fn activate(&self, members: BTreeMap<ServerId, Vec<HostPort>>) {
+        let mut servers = self.servers();
+        // Who is no member is where it was.
+        if let Some(own) = members.get(&self.config.id)
+            && servers.members.get(&self.config.id) != Some(own)
+        {
+            servers.hello = self.hello(own);
+        } else if servers.hello.is_empty() {
+            servers.hello = self.hello(&[]);
+        }
+        servers.known.retain(|id, server| {
+            let is_member = members.contains_key(id);
+            if !server.is_member.swap(is_member, Ordering::Relaxed) || is_member {
+                return true;
+            }
+            let mut state = server.state();
+            if let Some(standing) = state.standing.take() {
+                standing.replaced.notify_one();
+            }
+            state.dialling // whoever dials forgets it afterwards
+        });
+        for id in members.keys().filter(|id| **id != self.config.id) {
+            servers.known.entry(*id).or_insert_with(|| Server::new(*id, true));
+        }
+        servers.members = members;
+    }
+
+    fn hello(&self, own: &[HostPort]) -> Bytes {
+        hello::encode(self.config.id, own, self.config.multi_address).freeze()
     }
 
     fn servers(&self) -> MutexGuard<'_, Servers> {
@@ -245,16 +286,20 @@ impl Elections {
         server: &Server,
         offered: &[HostPort],
     ) -> io::Result<Option<TcpStream>> {
-        let ElectionConfig { members, connect_timeout, keep_alive, .. } = &self.config;
-        // What the configuration says goes before what somebody said who may not be it.
-        let mut addresses = members.get(&server.id).cloned().unwrap_or_default();
+        let ElectionConfig { connect_timeout, keep_alive, .. } = &self.config;
+        let (mut addresses, hello) = {
+            let servers = self.servers();
+            // What the configuration says goes before what somebody said who may not be it.
+            let addresses = servers.members.get(&server.id).cloned().unwrap_or_default();
+            (addresses, servers.hello.clone())
+        };
         for offer in offered {
             if !addresses.contains(offer) {
                 addresses.push(offer.clone());
             }
         }
         let mut stream = address::connect(&addresses, *connect_timeout, *keep_alive).await?;
-        timeout(*connect_timeout, stream.write_all(&self.hello)).await??;
+        timeout(*connect_timeout, stream.write_all(&hello)).await??;
         Ok((server.id < self.config.id).then_some(stream))
     }
 
@@ -305,7 +350,7 @@ impl Elections {
             state.lost += 1;
             after
         };
-        if server.is_member {
+        if server.is_member() {
             // Whether it is still there decides how long an election waits for it.
             self.dial(voter, server, Vec::new(), after);
         } else {
@@ -315,7 +360,7 @@ impl Elections {
 
     /// A server that no configuration names is known as long as it has a connection.
     fn forget(&self, server: &Server) {
-        if server.is_member {
+        if server.is_member() {
             return;
         }
         let mut servers = self.servers();
@@ -397,7 +442,7 @@ impl Elections {
             return;
         };
         let (elections, voter) = (Arc::clone(self), Arc::clone(voter));
-        if server.is_member {
+        if server.is_member() {
             let (elections, server) = (Arc::clone(self), Arc::clone(&server));
             self.tasks.spawn(async move { elections.suspect(&server, ip).await });
         }
@@ -424,7 +469,7 @@ impl Elections {
         if let Some(server) = servers.known.get(&id) {
             return Some(Arc::clone(server));
         }
-        let strangers = servers.known.values().filter(|server| !server.is_member).count();
+        let strangers = servers.known.values().filter(|server| !server.is_member()).count();
         if strangers >= STRANGERS_MAX {
             return None;
         }
@@ -436,9 +481,10 @@ impl Elections {
     /// Says so when a member connects from where the configuration does not have it: two servers may
     /// have the same id, and only one of them can take part.
     async fn suspect(&self, server: &Server, ip: IpAddr) {
-        let Some(addresses) = self.config.members.get(&server.id) else { return };
+        let addresses = self.servers().members.get(&server.id).cloned();
+        let Some(addresses) = addresses else { return };
         let mut known = Vec::new();
-        for address in addresses {
+        for address in &addresses {
             match address.resolve().await {
                 Ok(found) => known.extend(found.iter().map(|found| found.ip().to_canonical())),
                 Err(_) => return, // nothing to compare with
@@ -455,7 +501,7 @@ impl Elections {
             suspects.push_back(ip);
         }
         tracing::warn!(
-            id = %server.id, from = %ip, configured = joined(addresses),
+            id = %server.id, from = %ip, configured = joined(&addresses),
             "a server connected to the election port from an address that its server.N line does not have. If two servers have this number in their myid files, give each its own"
         );
     }

@@ -4,7 +4,7 @@
 //! from [`Links::insert`] until whoever removes it: the core with a `Close`, or the link's end, which
 //! the core is then told of. So each end comes once.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -18,8 +18,9 @@ use zk_proto::quorum::QuorumPacket;
 use zk_proto::{ServerId, Zxid};
 use zk_zab::LinkId;
 
-use super::address::{self, HostPort};
+use super::address;
 use super::link_outbox::LinkOutbox;
+use super::listen::Port;
 use super::packets::{self, Behind};
 use super::snapshot;
 use super::tasks::Tasks;
@@ -36,8 +37,6 @@ pub(crate) const LINKS_MAX: usize = 1024;
 /// How links are made.
 #[derive(Debug, Clone)]
 pub(crate) struct LinkConfig {
-    /// The quorum addresses of all members.
-    pub(crate) members: BTreeMap<ServerId, Vec<HostPort>>,
     /// How long a dial may take.
     pub(crate) connect_timeout: Duration,
     /// How long a learner may take to say who it is.
@@ -102,7 +101,9 @@ impl Links {
 
     /// Dials a member's quorum port. The core hears of it once, unless it closes the link before.
     pub(crate) fn connect(&self, context: &Arc<Context>, link: LinkId, leader: ServerId) {
-        let addresses = self.config.members.get(&leader).cloned().unwrap_or_default();
+        let in_force = context.membership.current();
+        let addresses = in_force.member(leader).map(|leader| Port::Quorum.addresses(leader));
+        let addresses = addresses.unwrap_or_default();
         let (limit, keep_alive) = (self.config.connect_timeout, self.config.keep_alive);
         let mut table = self.table(); // until the handle is in it
         let context = Arc::clone(context);

@@ -1,5 +1,6 @@
 //! Binding the ports between members, with patience: the process that had them may be about to end.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
@@ -9,6 +10,7 @@ use tokio::net::{TcpListener, TcpSocket};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 use zk_config::Member;
+use zk_proto::ServerId;
 
 use super::address::{HostPort, joined};
 use crate::Exit;
@@ -46,46 +48,131 @@ impl Port {
     }
 }
 
-/// Binds this member's port and serves every address of it with `serve`. When that cannot be done the
-/// server stops: it could take no part in elections.
-pub(crate) async fn run<S, F>(context: Arc<Context>, own: Member, port: Port, serve: S)
+/// Binds this member's port and serves every address of it with `serve`, and follows it when its line
+/// names another: the new one is listened on before the old one is closed. When the first cannot be bound
+/// the server stops: it could take no part in elections. A server that is no member any more stays where it
+/// is, and so does one that cannot move yet.
+pub(crate) async fn run<S, F>(context: Arc<Context>, id: ServerId, port: Port, serve: S)
 where
     S: Fn(TcpListener) -> F,
     F: Future<Output = ()> + Send + 'static,
 {
     let ensemble = &context.config.ensemble;
-    let addresses = port.addresses(&own);
-    let mut tries = 0;
-    let listeners = loop {
-        let error = match bind_all(&addresses, ensemble.quorum_listen_on_all_ips).await {
-            Ok(listeners) => break listeners,
-            Err(error) => error,
-        };
-        tries += 1;
-        let text = format!(
-            "cannot listen on the {} {} of server.{}: {error}. Is another server with this myid running on this machine, or is this not the machine of that server.N line?",
-            port.name(),
-            joined(&addresses),
-            own.id
-        );
-        if ensemble.election_port_bind_retry.is_some_and(|max| tries >= max) {
-            context.end(Exit::QuorumPort, text);
-            return;
+    let mut changes = context.membership.changes();
+    let mut sockets = Sockets::default();
+    let mut addresses = Vec::new();
+    loop {
+        let own = changes.borrow_and_update().member(id).map(|own| port.addresses(own));
+        if let Some(wanted) = own.filter(|wanted| *wanted != addresses) {
+            let mut tries = 0;
+            while let Err(error) =
+                sockets.become_those(&wanted, ensemble.quorum_listen_on_all_ips, &serve).await
+            {
+                tries += 1;
+                let text = format!(
+                    "cannot listen on the {} {} of server.{id}: {error}. Is another server with this myid running on this machine, or is this not the machine of that server.N line?",
+                    port.name(),
+                    joined(&wanted),
+                );
+                let is_first = addresses.is_empty();
+                if is_first && ensemble.election_port_bind_retry.is_some_and(|max| tries >= max) {
+                    context.end(Exit::QuorumPort, text);
+                    return;
+                }
+                tracing::warn!("{text} Trying again");
+                tokio::select! {
+                    () = sleep(RETRY) => {}
+                    // It may have been named wrongly.
+                    Ok(()) = changes.changed() => break,
+                }
+            }
+            if sockets.are_at.as_ref() != Some(&wanted) {
+                continue;
+            }
+            tracing::info!(address = joined(&wanted), "listening on the {}", port.name());
+            addresses = wanted;
         }
-        tracing::warn!("{text} Trying again");
-        sleep(RETRY).await;
-    };
-    let mut tasks = JoinSet::new();
-    for listener in listeners {
-        if let Ok(address) = listener.local_addr() {
-            tracing::info!(%address, "listening on the {}", port.name());
+        if changes.changed().await.is_err() {
+            return; // the server is gone
         }
-        tasks.spawn(serve(listener));
     }
-    while tasks.join_next().await.is_some() {}
 }
 
-async fn bind_all(addresses: &[HostPort], on_all_ips: bool) -> io::Result<Vec<TcpListener>> {
+/// What is listened on.
+#[derive(Debug, Default)]
+struct Sockets {
+    /// Each with what serves it.
+    bound: BTreeMap<SocketAddr, JoinSet<()>>,
+    /// Where that is in words, once all of it was bound.
+    are_at: Option<Vec<HostPort>>,
+}
+
+impl Sockets {
+    /// Listens on all of `addresses`, then on nothing else.
+    async fn become_those<S, F>(
+        &mut self,
+        addresses: &[HostPort],
+        on_all_ips: bool,
+        serve: &S,
+    ) -> io::Result<()>
+    where
+        S: Fn(TcpListener) -> F,
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let targets = resolve_all(addresses, on_all_ips).await?;
+        let mut elsewhere = None;
+        let mut there = Vec::new();
+        for target in targets {
+            if self.bound.contains_key(&target) {
+                there.push(target);
+                continue;
+            }
+            match self.bind(target).await {
+                Ok(listener) => {
+                    let mut task = JoinSet::new();
+                    task.spawn(serve(listener));
+                    self.bound.insert(target, task);
+                    there.push(target);
+                }
+                // A name may mean more than this machine has (no IPv6, for one).
+                Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => {
+                    elsewhere = Some(error);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        if let Some(error) = elsewhere.filter(|_| there.is_empty()) {
+            return Err(error);
+        }
+        self.bound.retain(|address, _| there.contains(address));
+        self.are_at = Some(addresses.to_vec());
+        Ok(())
+    }
+
+    /// Binds one address. Of the same port there may be one already: all addresses, in the place of which
+    /// comes one of them, or the other way round. There is an instant without any then.
+    async fn bind(&mut self, target: SocketAddr) -> io::Result<TcpListener> {
+        match bind(target) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+                let same = |address: &&SocketAddr| address.port() == target.port();
+                let same: Vec<_> = self.bound.keys().filter(same).copied().collect();
+                if same.is_empty() {
+                    return Err(error);
+                }
+                for address in same {
+                    if let Some(mut task) = self.bound.remove(&address) {
+                        task.shutdown().await;
+                    }
+                }
+                bind(target)
+            }
+            bound => bound,
+        }
+    }
+}
+
+/// What the addresses mean now.
+async fn resolve_all(addresses: &[HostPort], on_all_ips: bool) -> io::Result<Vec<SocketAddr>> {
     let mut targets = Vec::new();
     for address in addresses {
         if on_all_ips || address.is_wildcard() {
@@ -96,22 +183,7 @@ async fn bind_all(addresses: &[HostPort], on_all_ips: bool) -> io::Result<Vec<Tc
     }
     targets.sort_unstable();
     targets.dedup();
-    let mut listeners = Vec::new();
-    let mut elsewhere = None;
-    for target in targets {
-        match bind(target) {
-            Ok(listener) => listeners.push(listener),
-            // A name may mean more than this machine has (no IPv6, for one).
-            Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => {
-                elsewhere = Some(error);
-            }
-            Err(error) => return Err(error),
-        }
-    }
-    match elsewhere {
-        Some(error) if listeners.is_empty() => Err(error),
-        Some(_) | None => Ok(listeners),
-    }
+    Ok(targets)
 }
 
 fn bind(address: SocketAddr) -> io::Result<TcpListener> {
@@ -133,25 +205,76 @@ pub(crate) fn wildcard(port: u16) -> SocketAddr {
 mod tests {
     use super::*;
 
+    /// Serves nothing.
+    fn idle(listener: TcpListener) -> impl Future<Output = ()> + Send + 'static {
+        async move {
+            let _open = listener;
+            std::future::pending::<()>().await;
+        }
+    }
+
+    fn at(host: &str, port: u16) -> HostPort {
+        HostPort { host: host.into(), port }
+    }
+
+    fn ports(sockets: &Sockets) -> Vec<u16> {
+        sockets.bound.keys().map(SocketAddr::port).collect()
+    }
+
+    fn is_open(port: u16) -> bool {
+        std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()
+    }
+
     #[tokio::test]
     async fn a_name_is_bound_at_every_address_that_it_has_here() {
-        let localhost = HostPort { host: "localhost".into(), port: 0 };
-        let bound = bind_all(std::slice::from_ref(&localhost), false).await.unwrap();
-        assert!(!bound.is_empty());
-        assert!(bound.iter().all(|socket| socket.local_addr().unwrap().ip().is_loopback()));
-        let all = bind_all(&[localhost], true).await.unwrap();
-        assert!(all[0].local_addr().unwrap().ip().is_unspecified());
+        let localhost = at("localhost", 0);
+        let mut sockets = Sockets::default();
+        sockets.become_those(std::slice::from_ref(&localhost), false, &idle).await.unwrap();
+        assert!(!sockets.bound.is_empty());
+        assert!(sockets.bound.keys().all(|address| address.ip().is_loopback()));
+        let all = resolve_all(&[localhost], true).await.unwrap();
+        assert!(all[0].ip().is_unspecified());
     }
 
     #[tokio::test]
     async fn what_is_taken_or_elsewhere_is_an_error() {
         let taken = bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let port = taken.local_addr().unwrap().port();
-        let here = HostPort { host: "127.0.0.1".into(), port };
-        let error = bind_all(&[here], false).await.unwrap_err();
+        let mut sockets = Sockets::default();
+        let here = at("127.0.0.1", port);
+        let error = sockets.become_those(&[here], false, &idle).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
-        let elsewhere = HostPort { host: "192.0.2.1".into(), port };
-        let error = bind_all(&[elsewhere], false).await.unwrap_err();
+        let elsewhere = at("192.0.2.1", port);
+        let error = sockets.become_those(&[elsewhere], false, &idle).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::AddrNotAvailable);
+        assert!(sockets.are_at.is_none());
+    }
+
+    #[tokio::test]
+    async fn the_new_one_is_there_before_the_old_one_goes() {
+        let [first, second, third] = [(); 3].map(|()| zk_testkit::free_port());
+        let mut sockets = Sockets::default();
+        sockets.become_those(&[at("127.0.0.1", first)], false, &idle).await.unwrap();
+        // While the new one cannot be had, the old one stays.
+        let taken = bind(([127, 0, 0, 1], second).into()).unwrap();
+        let both = [at("127.0.0.1", second), at("127.0.0.1", third)];
+        assert!(sockets.become_those(&both, false, &idle).await.is_err());
+        assert!(is_open(first));
+        drop(taken);
+        sockets.become_those(&both, false, &idle).await.unwrap();
+        assert_eq!(sockets.are_at.as_deref(), Some(&both[..]));
+        let mut expected = [second, third];
+        expected.sort_unstable();
+        assert_eq!(ports(&sockets), expected);
+        assert!(is_open(second) && is_open(third));
+        while is_open(first) {
+            sleep(Duration::from_millis(5)).await; // its task is about to end
+        }
+        // Every address in the place of one, with the same port, and back.
+        for host in ["0.0.0.0", "127.0.0.1"] {
+            sockets.become_those(&[at(host, second)], false, &idle).await.unwrap();
+            assert_eq!(ports(&sockets), [second]);
+            assert!(is_open(second));
+        }
     }
 }

@@ -15,27 +15,26 @@ pub(crate) mod snapshot;
 mod tasks;
 mod unknown;
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::JoinSet;
-use zk_config::{EnsembleConfig, Member, ServerConfig};
+use zk_config::ServerConfig;
 use zk_proto::ServerId;
 use zk_proto::quorum::Notification;
 
-use self::address::HostPort;
 use self::election_link::{ElectionConfig, Elections, Voter};
 use self::learner_link::{LinkConfig, Links};
 use self::tasks::Tasks;
 use crate::actions::Batch;
 use crate::client::flush_touched;
 use crate::context::Context;
+use crate::membership::InForce;
 
+pub(crate) use self::address::HostPort;
 pub(crate) use self::link_outbox::LinkOutbox;
-use self::listen::Port;
-pub(crate) use self::listen::wildcard;
+pub(crate) use self::listen::{Port, wildcard};
 pub(crate) use self::snapshot::Snapshots;
 use self::snapshot::StagedSnapshots;
 
@@ -63,7 +62,12 @@ impl fmt::Debug for Quorum {
 
 impl Quorum {
     /// Within a runtime; nothing is dialled or listened to yet.
-    pub(crate) fn new(id: ServerId, config: &ServerConfig, snapshots: Snapshots) -> Self {
+    pub(crate) fn new(
+        id: ServerId,
+        config: &ServerConfig,
+        in_force: &InForce,
+        snapshots: Snapshots,
+    ) -> Self {
         let ensemble = &config.ensemble;
         let tick = Duration::from_millis(config.tick_time_ms.into());
         let handshake_timeout = match ensemble.quorum_cnxn_timeout_ms {
@@ -75,14 +79,12 @@ impl Quorum {
         let tasks = Tasks::here();
         let elections = ElectionConfig {
             id,
-            members: addresses(ensemble, Port::Election),
             multi_address: ensemble.multi_address_enabled,
             connect_timeout,
             handshake_timeout,
             keep_alive,
         };
         let links = LinkConfig {
-            members: addresses(ensemble, Port::Quorum),
             connect_timeout,
             handshake_timeout,
             keep_alive,
@@ -90,7 +92,7 @@ impl Quorum {
                 .max(DATA_MAX_REQUESTS * config.limits.jute_max_buffer_bytes as usize),
         };
         Self {
-            elections: Elections::new(elections, tasks.clone()),
+            elections: Elections::new(elections, in_force.addresses(Port::Election), tasks.clone()),
             links: Links::new(links, tasks.clone()),
             staged: StagedSnapshots::default(),
             snapshots,
@@ -114,23 +116,23 @@ impl Quorum {
         self.elections.notify(&voter, to, vote);
     }
 
-    /// Listens on both ports; `own` is this member.
-    pub(crate) fn listen(&self, context: &Arc<Context>, own: &Member, tasks: &mut JoinSet<()>) {
+    /// Other members are in force: votes go to them, where they are now. Called under the core's lock.
+    pub(crate) fn activate(&self, in_force: &InForce) {
+        self.elections.activate(in_force.addresses(Port::Election));
+    }
+
+    /// Listens on both ports of this member, wherever they are.
+    pub(crate) fn listen(&self, context: &Arc<Context>, id: ServerId, tasks: &mut JoinSet<()>) {
         let (elections, all) = (Arc::clone(&self.elections), Arc::clone(context));
-        tasks.spawn(listen::run(Arc::clone(context), own.clone(), Port::Election, move |socket| {
+        tasks.spawn(listen::run(Arc::clone(context), id, Port::Election, move |socket| {
             let voter: Arc<dyn Voter> = Arc::clone(&all) as _;
             Arc::clone(&elections).listen(voter, socket)
         }));
         let all = Arc::clone(context);
-        tasks.spawn(listen::run(Arc::clone(context), own.clone(), Port::Quorum, move |socket| {
+        tasks.spawn(listen::run(Arc::clone(context), id, Port::Quorum, move |socket| {
             acceptor::listen(Arc::clone(&all), socket)
         }));
     }
-}
-
-fn addresses(ensemble: &EnsembleConfig, port: Port) -> BTreeMap<ServerId, Vec<HostPort>> {
-    let members = ensemble.members.values();
-    members.map(|member| (server_id(member.id), port.addresses(member))).collect()
 }
 
 /// The id of a `server.N` line.

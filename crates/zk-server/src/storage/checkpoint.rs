@@ -74,6 +74,8 @@ fn take(context: &Context, state: &State, log: &LogHandle) -> Result<(), Storage
     let Some(mut checkpoint) = context.node.begin_checkpoint() else {
         return Ok(()); // a snapshot from the leader is becoming the state
     };
+    // What is not in the log any more after this is in the files: see `membership`.
+    context.membership.write_files();
     let meta = Meta {
         applied: checkpoint.zxid(),
         digest: checkpoint.digest(),

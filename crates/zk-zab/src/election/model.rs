@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 
 use super::*;
+use crate::QuorumVerifier;
 
 const FINALIZE_WAIT_MS: i64 = 200;
 

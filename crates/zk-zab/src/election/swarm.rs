@@ -9,6 +9,7 @@ use zk_testkit::Prng;
 use super::model::Upstream;
 use super::*;
 use crate::Members;
+use crate::QuorumVerifier;
 
 const TICK_MS: i64 = 10;
 /// How long a follower tries to reach a leader that does not lead.

@@ -1,13 +1,16 @@
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 use tracing::{info, warn};
-use zk_proto::Zxid;
 use zk_proto::quorum::{PacketType, QuorumPacket};
+use zk_proto::{ServerId, Zxid};
 
 use super::discovery::Handled;
 use super::{Leader, LearnerLink, LinkState};
-use crate::Action;
 use crate::core::{Core, Exit};
-use crate::packet::{bare, txn as txn_packet};
+use crate::packet::{bare, commit_and_activate, inform_and_activate, txn as txn_packet};
+use crate::reconfig::keeps_leader;
+use crate::{Action, Members, QuorumVerifier};
 
 /// Upstream steps down instead of proposing a transaction with the counter's last value.
 const COUNTER_MAX: u32 = u32::MAX - 1;
@@ -20,6 +23,7 @@ impl Leader {
     /// Whether there is a zxid for another transaction.
     pub(crate) fn may_propose(&self, core: &Core) -> bool {
         self.is_serving()
+            && !self.deposed
             && (self.standalone || self.last_proposed.counter() < Self::counter_max(core))
     }
 
@@ -39,6 +43,7 @@ impl Leader {
             );
         }
         self.last_proposed = zxid;
+        core.note_proposal(zxid, &txn);
         for learner in &self.links {
             if learner.takes_part() && !learner.observer {
                 core.send(learner.link, txn_packet(PacketType::PROPOSAL, zxid, &txn));
@@ -82,32 +87,71 @@ impl Leader {
         if !self.is_serving() {
             return;
         }
-        while let Some((zxid, bytes)) = core.tail.next_uncommitted() {
+        while !self.deposed
+            && let Some((zxid, bytes)) = core.tail.next_uncommitted()
+        {
             let zxid = *zxid;
             let own = (core.persisted() >= zxid).then(|| core.id());
-            let acks = self.links.iter().filter(|learner| learner.voter && learner.acked >= zxid);
-            if !core.verifier.is_quorum(acks.map(|learner| learner.id).chain(own)) {
+            let acks =
+                self.links.iter().filter(|learner| !learner.observer && learner.acked >= zxid);
+            if !core.may_commit(zxid, acks.map(|learner| learner.id).chain(own)) {
                 break;
             }
+            let activated = core.next.take_if(|next| next.since == zxid);
+            let leader = activated.as_ref().map(|next| self.designate(core, &next.members, zxid));
             let early = core.config.early_commits;
             for learner in &mut self.links {
                 if !learner.takes_part() {
                     continue;
                 }
+                let packet = match (learner.observer, leader) {
+                    (false, None) => bare(PacketType::COMMIT, zxid),
+                    (true, None) => txn_packet(PacketType::INFORM, zxid, bytes),
+                    (false, Some(leader)) => commit_and_activate(zxid, leader),
+                    (true, Some(leader)) => inform_and_activate(zxid, leader, bytes),
+                };
                 if !early && !learner.observer && learner.state != LinkState::UpToDate {
-                    learner.held_commits.push(zxid);
+                    learner.held_commits.push(packet);
                     continue;
                 }
-                let packet = if learner.observer {
-                    txn_packet(PacketType::INFORM, zxid, bytes)
-                } else {
-                    bare(PacketType::COMMIT, zxid)
-                };
                 core.actions.push_back(Action::Send { link: learner.link, packet });
             }
             core.tail.commit_next();
+            if let Some(next) = activated {
+                core.activate(next.members);
+            }
         }
         core.deliver();
+    }
+
+    /// Who leads when these members are in force: this server, if it may; otherwise the follower that
+    /// has acknowledged most of what is proposed, so that little of it is lost.
+    pub(super) fn designate(&mut self, core: &Core, next: &Members, zxid: Zxid) -> ServerId {
+        let own = core.id();
+        if keeps_leader(&core.config.members, next, own) {
+            return own;
+        }
+        self.deposed = true;
+        let candidates = self.links.iter().filter(|learner| {
+            let synced = matches!(learner.state, LinkState::Synced | LinkState::UpToDate);
+            synced
+                && !learner.observer
+                && learner.acked >= zxid
+                && next.voters.contains(&learner.id)
+        });
+        let leader = candidates.max_by_key(|learner| (learner.acked, learner.id));
+        let leader = leader.map_or(own, |learner| learner.id);
+        info!(%leader, "this server does not lead in the next configuration");
+        leader
+    }
+
+    /// Whether a quorum of these members is here and up to date, so that they can decide at once.
+    pub(crate) fn is_synced_quorum(&self, own: ServerId, members: &Members) -> bool {
+        let synced = self.links.iter().filter(|learner| {
+            !learner.observer && matches!(learner.state, LinkState::Synced | LinkState::UpToDate)
+        });
+        let servers = synced.map(|learner| learner.id).chain([own]).collect::<BTreeSet<_>>();
+        QuorumVerifier::new(members).contains_quorum(&servers)
     }
 
     /// What a learner that serves says.

@@ -3,9 +3,9 @@ use zk_proto::quorum::{AckEpoch, LearnerInfo, PROTOCOL_VERSION, PacketType, Quor
 use zk_proto::{Epoch, Record, Zxid};
 
 use super::{Leader, LearnerLink, LinkState, Phase};
-use crate::History;
 use crate::core::{Core, Exit};
-use crate::packet::{NONE, leader_info};
+use crate::packet::{NONE, epoch_zxid, leader_info};
+use crate::{History, Members};
 
 /// How far a learner's accepted epoch may be ahead of everything that is known here. No real one comes
 /// near: a member accepts only what a leader with a quorum proposed. Without a limit, one confused
@@ -38,7 +38,7 @@ impl Leader {
         if info.server_id == core.id() {
             return Ok(Err("it has the id of this server: two servers have the same myid"));
         }
-        if !core.is_member(info.server_id) && !core.config.accept_unknown_learners {
+        if !core.is_member(info.server_id) && !core.config.reconfig_enabled {
             warn!(learner = %info.server_id, "a server that is not in the configuration");
             return Ok(Err("its id is not in the configuration"));
         }
@@ -50,10 +50,8 @@ impl Leader {
         if accepted.0 < 0 || accepted.0.saturating_sub(known.0) > EPOCH_LEAD_MAX {
             return Ok(Err("the epoch that it accepted is impossible"));
         }
-        let voter = core.verifier.is_voter(info.server_id);
         let learner = &mut self.links[at];
         learner.id = info.server_id;
-        learner.voter = voter && !observer;
         learner.observer = observer;
         learner.accepted_epoch = accepted;
         if self.links.iter().any(|other| other.is_known() && other.id == info.server_id) {
@@ -104,9 +102,9 @@ impl Leader {
         let learner = &mut self.links[at];
         learner.state = LinkState::Known;
         learner.heard_ms = core.now_ms;
-        let LearnerLink { link, id, voter, accepted_epoch, .. } = *learner;
+        let LearnerLink { link, id, observer, accepted_epoch, .. } = *learner;
         core.epoch_seen = core.epoch_seen.max(accepted_epoch);
-        info!(learner = %id, link = link.0, accepted_epoch = %accepted_epoch, voter, "a learner is here");
+        info!(learner = %id, link = link.0, accepted_epoch = %accepted_epoch, observer, "a learner is here");
         if self.phase == Phase::Discovery {
             return self.maybe_propose_epoch(core, history);
         }
@@ -120,7 +118,7 @@ impl Leader {
         // Whoever has accepted this epoch before does not count as accepting it now.
         let may_count = |link: &LearnerLink| link.epoch_acked || link.accepted_epoch < self.epoch;
         if self.phase == Phase::EpochAcks
-            && voter
+            && !observer
             && accepted_epoch == self.epoch
             && !self.is_quorum(core, true, |link| link.is_known() && may_count(link))
         {
@@ -178,11 +176,12 @@ impl Leader {
         let learner = &mut self.links[at];
         let newer =
             has_say && (Epoch(ack.current_epoch), packet.zxid) > (self.initial_epoch, self.initial);
-        learner.epoch_acked = has_say && learner.voter;
+        let voter = core.is_voter(learner.id);
+        learner.epoch_acked = has_say && voter;
         learner.state = LinkState::EpochAcked(packet.zxid.max(Zxid::ZERO));
         if self.phase == Phase::EpochAcks {
             let has_weight = core.verifier.has_weight(learner.id);
-            if learner.voter && newer && !has_weight {
+            if voter && newer && !has_weight {
                 // It cannot lead. What a quorum does not have was never committed, and goes when that
                 // has accepted the epoch; but those that have lost their data are no such quorum.
                 learner.ahead = packet.zxid > Zxid::ZERO;
@@ -227,9 +226,14 @@ impl Leader {
         }
         self.enter(core, Phase::Synchronization);
         info!(epoch = %self.epoch, zxid = %self.initial, "the epoch is accepted by a quorum");
-        if core.config_version() == 0 {
+        if core.config_version() == 0 && core.next.is_none() {
             // Upstream gives an unnumbered configuration the zxid of its first NEWLEADER.
-            core.config_version_seen = crate::packet::epoch_zxid(self.epoch).0;
+            let version = epoch_zxid(self.epoch).0;
+            if core.config.reconfig_enabled {
+                core.expect(Members { version, ..core.config.members.clone() }, Zxid::ZERO);
+            } else {
+                core.config_version_seen = version;
+            }
         }
         core.set_current_epoch(self.epoch);
         self.synchronize_all(core, history);

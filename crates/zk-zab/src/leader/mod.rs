@@ -12,7 +12,7 @@ use zk_proto::{Epoch, ServerId, Zxid};
 
 use crate::core::{Core, Exit};
 use crate::packet::{bare, epoch_zxid};
-use crate::{Action, History, LearnerPhase, LearnerStatus, LinkId, ServingRole};
+use crate::{Action, History, LearnerPhase, LearnerStatus, LinkId, QuorumVerifier, ServingRole};
 
 /// How many connections may be open that have not said yet whose they are. More than an ensemble has
 /// members, so that members are never locked out by each other.
@@ -62,8 +62,6 @@ struct LearnerLink {
     state: LinkState,
     /// Meaningless while it is [`LinkState::New`].
     id: ServerId,
-    /// It is one of the voters, and follows.
-    voter: bool,
     /// It takes `INFORM` instead of `PROPOSAL` and `COMMIT`.
     observer: bool,
     accepted_epoch: Epoch,
@@ -79,7 +77,7 @@ struct LearnerLink {
     acked_early: Zxid,
     /// What was committed since `NEWLEADER`, until `UPTODATE` is sent: see
     /// [`crate::PeerConfig::early_commits`].
-    held_commits: Vec<Zxid>,
+    held_commits: Vec<QuorumPacket>,
     /// What was proposed at some moment and is not acknowledged, and when that was.
     lag: Option<(Zxid, i64)>,
     since_ms: i64,
@@ -130,6 +128,9 @@ pub(crate) struct Leader {
     synced: bool,
     /// It may have lost its data, and with them what it promised to others.
     lost_data: bool,
+    /// A reconfiguration made somebody else the leader: nothing more is committed here, and its
+    /// followers are about to leave.
+    deposed: bool,
     last_proposed: Zxid,
     links: Vec<LearnerLink>,
     next_ping_ms: i64,
@@ -148,6 +149,7 @@ impl Leader {
             accepted: false,
             synced: false,
             lost_data,
+            deposed: false,
             last_proposed: core.tail.last(),
             links: Vec::new(),
             next_ping_ms: core.now_ms,
@@ -178,24 +180,25 @@ impl Leader {
         self.last_proposed
     }
 
-    /// Whether `counts` is true of a quorum of the voters, with or without the leader's `own` word.
+    /// Whether `counts` is true of a quorum of the voters, with or without the leader's `own` word. While a
+    /// reconfiguration is under way that takes a quorum of each configuration: in the next one observers
+    /// count that will vote, for they may not know yet that they will.
     fn is_quorum(&self, core: &Core, own: bool, counts: impl Fn(&LearnerLink) -> bool) -> bool {
-        let mut servers = self.voters(counts);
-        if own {
-            servers.insert(core.id());
-        }
-        core.verifier.contains_quorum(&servers)
+        let own = own.then(|| core.id());
+        let of = |verifier: &QuorumVerifier, links: &mut dyn Iterator<Item = &LearnerLink>| {
+            verifier.contains_quorum(&links.map(|link| link.id).chain(own).collect())
+        };
+        let known = || self.links.iter().filter(|link| counts(link));
+        of(&core.verifier, &mut known().filter(|link| !link.observer))
+            && core.next.as_ref().is_none_or(|next| of(&next.verifier, &mut known()))
     }
 
     /// Whether `counts` is true of every voter but the leader.
     fn is_everybody(&self, core: &Core, counts: impl Fn(&LearnerLink) -> bool) -> bool {
-        let mut servers = self.voters(counts);
-        servers.insert(core.id());
-        core.verifier.voters().is_subset(&servers)
-    }
-
-    fn voters(&self, counts: impl Fn(&LearnerLink) -> bool) -> BTreeSet<ServerId> {
-        self.links.iter().filter(|link| link.voter && counts(link)).map(|link| link.id).collect()
+        let all = self.links.iter().filter(|link| counts(link)).map(|link| link.id);
+        let all: BTreeSet<ServerId> = all.chain([core.id()]).collect();
+        core.verifier.voters().is_subset(&all)
+            && core.next.as_ref().is_none_or(|next| next.members.voters.is_subset(&all))
     }
 
     fn position(&self, link: LinkId) -> Option<usize> {
@@ -214,7 +217,6 @@ impl Leader {
             link,
             state: LinkState::New,
             id: ServerId(0),
-            voter: false,
             observer: false,
             accepted_epoch: Epoch(0),
             epoch_acked: false,
@@ -278,7 +280,8 @@ impl Leader {
         }
         // Who has lost its leader's link looks for a quorum that follows that leader. There is none
         // any more, and will not be, if this was needed for it.
-        if gone.voter && !self.standalone && !self.is_quorum(core, true, LearnerLink::is_known) {
+        if !gone.observer && !self.standalone && !self.is_quorum(core, true, LearnerLink::is_known)
+        {
             return Err(Exit::Leave("too many followers are gone"));
         }
         Ok(())
@@ -443,6 +446,11 @@ impl Leader {
         self.last_proposed = epoch_zxid(self.epoch);
         core.tail.commit_to(self.initial);
         core.deliver();
+        // A reconfiguration that was under way is complete with that.
+        if let Some(next) = core.next.take() {
+            self.designate(core, &next.members, Zxid::ZERO);
+            core.activate(next.members);
+        }
         info!(epoch = %self.epoch, zxid = %self.initial, "LEADING: the epoch is established");
         core.act(Action::Serve { role: ServingRole::Leader });
         for at in 0..self.links.len() {
@@ -459,7 +467,7 @@ impl Leader {
         self.links.into_iter().map(|link| link.link)
     }
 
-    pub(crate) fn learners(&self) -> Vec<LearnerStatus> {
+    pub(crate) fn learners(&self, core: &Core) -> Vec<LearnerStatus> {
         let mut learners: Vec<LearnerStatus> = self
             .links
             .iter()
@@ -467,7 +475,7 @@ impl Leader {
             .map(|link| LearnerStatus {
                 id: link.id,
                 link: link.link,
-                voter: link.voter,
+                voter: !link.observer && core.verifier.is_voter(link.id),
                 phase: match link.state {
                     LinkState::New
                     | LinkState::Duplicate(_)

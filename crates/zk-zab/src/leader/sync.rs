@@ -59,9 +59,11 @@ impl Leader {
         if let Some((after, to)) = plan.history {
             core.act(Action::SendHistory { link, after, to });
         }
+        // What is under way is complete when this leader is established. Later ones are proposals like others.
+        let members = core.members_text(self.phase < Phase::Broadcast);
         let early = seeded(Bug::EarlyNewLeader) && plan.method == Method::Snap;
         if early {
-            core.send(link, new_leader(self.epoch, &core.members_text()));
+            core.send(link, new_leader(self.epoch, &members));
         }
         let observer = self.links[at].observer;
         for (zxid, bytes) in core.tail.after(plan.memory_after) {
@@ -77,7 +79,7 @@ impl Leader {
             }
         }
         if !early {
-            core.send(link, new_leader(self.epoch, &core.members_text()));
+            core.send(link, new_leader(self.epoch, &members));
         }
         let learner = &mut self.links[at];
         learner.state = LinkState::Syncing;
@@ -126,8 +128,8 @@ impl Leader {
         let link = learner.link;
         let held = std::mem::take(&mut learner.held_commits);
         core.send(link, up_to_date());
-        for zxid in held {
-            core.send(link, bare(PacketType::COMMIT, zxid));
+        for packet in held {
+            core.send(link, packet);
         }
     }
 }

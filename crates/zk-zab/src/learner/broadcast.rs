@@ -1,11 +1,14 @@
-use tracing::{error, warn};
+use tracing::warn;
+use zk_proto::ServerId;
 use zk_proto::quorum::{PacketType, QuorumPacket};
 
 use super::discovery::Handled;
 use super::sync::follows;
 use super::{HELD_MAX, Learner};
-use crate::Action;
 use crate::core::{Core, Exit};
+use crate::packet::designated_leader;
+use crate::reconfig::{keeps_leader, members_in};
+use crate::{Action, Members};
 
 impl Learner {
     /// A packet behind `UPTODATE`.
@@ -22,6 +25,7 @@ impl Learner {
                     warn!(zxid = %packet.zxid, after = %core.tail.last(), "a hole in the proposals");
                     return Ok(Err("a proposal is not the one after the last"));
                 }
+                core.note_proposal(packet.zxid, &txn);
                 core.append(packet.zxid, txn);
             }
             PacketType::COMMIT | PacketType::COMMIT_AND_ACTIVATE if !self.observer => {
@@ -32,6 +36,14 @@ impl Learner {
                 }
                 core.tail.commit_next();
                 core.deliver();
+                if packet.packet_type == PacketType::COMMIT_AND_ACTIVATE {
+                    let Some((leader, _)) = designated_leader(packet.data.as_ref()) else {
+                        return Ok(Err("a reconfiguration without a leader"));
+                    };
+                    if let Some(next) = core.next.take_if(|next| next.since == packet.zxid) {
+                        self.activate(core, next.members, Some(leader))?;
+                    }
+                }
             }
             PacketType::INFORM if self.observer => {
                 let Some(txn) = packet.data else { return Ok(Err("a transaction without data")) };
@@ -42,6 +54,21 @@ impl Learner {
                 core.append(packet.zxid, txn);
                 core.tail.commit_to(packet.zxid);
             }
+            PacketType::INFORM_AND_ACTIVATE if self.observer => {
+                let Some((leader, txn)) = designated_leader(packet.data.as_ref()) else {
+                    return Ok(Err("a reconfiguration without a leader"));
+                };
+                if !follows(core.tail.last(), packet.zxid) {
+                    warn!(zxid = %packet.zxid, after = %core.tail.last(), "a hole in the history");
+                    return Ok(Err("a transaction is not the one after the last"));
+                }
+                let members = members_in(&txn);
+                core.append(packet.zxid, txn);
+                core.tail.commit_to(packet.zxid);
+                if let Some(members) = members {
+                    self.activate(core, members, Some(leader))?;
+                }
+            }
             PacketType::PING | PacketType::REVALIDATE => core.act(Action::Pass { link, packet }),
             PacketType::SYNC => {
                 if self.held.len() >= HELD_MAX {
@@ -50,13 +77,34 @@ impl Learner {
                 self.held.push_back((core.tail.committed(), packet));
                 self.release(core);
             }
-            PacketType::INFORM_AND_ACTIVATE => {
-                error!("a reconfiguration, which this version does not know");
-                return Ok(Err("a reconfiguration"));
-            }
             _ => return Ok(Err("a packet that no leader sends")), // a peer's number
         }
         Ok(Ok(()))
+    }
+
+    /// These members are in force. `leader` is who leads them, if the leader has said so.
+    pub(super) fn activate(
+        &self,
+        core: &mut Core,
+        members: Members,
+        leader: Option<ServerId>,
+    ) -> Result<(), Exit> {
+        if members.version <= core.config.members.version {
+            return Ok(());
+        }
+        let is_role_kept = !core.changes_role(self.observer, &members);
+        let is_leader_kept = match leader {
+            Some(leader) => leader == self.leader,
+            None => keeps_leader(&core.config.members, &members, self.leader),
+        };
+        core.activate(members);
+        match leader {
+            _ if is_role_kept && is_leader_kept => Ok(()), // whoever was named
+            Some(leader) => Err(Exit::Follow(leader)),
+            None => Err(Exit::Leave(
+                "the leader or this server's part is another one in the new configuration",
+            )),
+        }
     }
 
     /// Passes on what waited for transactions that are delivered now.

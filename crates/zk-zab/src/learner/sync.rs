@@ -6,7 +6,8 @@ use super::discovery::Handled;
 use super::{Learner, Phase};
 use crate::bugs::{Bug, seeded};
 use crate::core::{Core, Done, Exit};
-use crate::packet::epoch_zxid;
+use crate::packet::{designated_leader, epoch_zxid};
+use crate::reconfig::members_in;
 use crate::{Action, LinkId, Members, Write};
 
 /// A synchronization as it goes on.
@@ -22,6 +23,8 @@ pub(super) struct Sync {
     snapshot: Option<Zxid>,
     /// Up to here the leader counts everything as acknowledged with `NEWLEADER`.
     acked: Zxid,
+    /// The last configuration that the leader told, in force with `UPTODATE`.
+    members: Option<Members>,
 }
 
 impl Learner {
@@ -97,7 +100,8 @@ impl Learner {
         info!(leader = %self.leader, method, zxid = %at, delivered = %core.tail.delivered(),
             "synchronizing");
         self.phase = Phase::Synchronization;
-        self.sync = Sync { at, committed: at, overlaps: false, snapshot: None, acked: at };
+        self.sync =
+            Sync { at, committed: at, overlaps: false, snapshot: None, acked: at, members: None };
         if seeded(Bug::EpochBeforeHistory) {
             core.persist(Write::CurrentEpoch(self.epoch), Done::Nothing);
         }
@@ -120,6 +124,22 @@ impl Learner {
                 let handled = self.on_sync_txn(core, zxid, txn)?;
                 Ok(handled.and_then(|()| self.on_sync_commit(zxid)))
             }
+            PacketType::INFORM_AND_ACTIVATE if self.observer => {
+                let Some((_, txn)) = designated_leader(data.as_ref()) else {
+                    return Ok(Err("a reconfiguration without a leader"));
+                };
+                let members = members_in(&txn);
+                let handled = self.on_sync_txn(core, zxid, txn)?;
+                self.sync.members = members.or(self.sync.members.take());
+                Ok(handled.and_then(|()| self.on_sync_commit(zxid)))
+            }
+            PacketType::COMMIT_AND_ACTIVATE if self.phase != Phase::Synchronization => {
+                // Of a reconfiguration that was proposed behind `NEWLEADER`.
+                if let Some(next) = core.next.take_if(|next| next.since == zxid) {
+                    self.sync.members = Some(next.members);
+                }
+                Ok(self.on_sync_commit(zxid))
+            }
             PacketType::COMMIT | PacketType::COMMIT_AND_ACTIVATE => {
                 if seeded(Bug::CommitBehindNewLeader) && self.phase == Phase::Persisting {
                     return Err(Exit::Halt("a COMMIT of a proposal that is not known".to_owned()));
@@ -131,7 +151,7 @@ impl Learner {
                     return Ok(Err("NEWLEADER is of another epoch"));
                 }
                 if let Some(members) = &data {
-                    note_members(core, members);
+                    self.note_members(core, members);
                 }
                 // What the leader does not have is not in the history of this epoch.
                 core.truncate(self.sync.at)?;
@@ -147,6 +167,19 @@ impl Learner {
                 Ok(Ok(()))
             }
             PacketType::UP_TO_DATE if self.phase == Phase::Synced => {
+                let committed = self.sync.committed;
+                if let Some(next) = core.next.take_if(|next| next.since <= committed) {
+                    self.activate(core, next.members, None)?;
+                }
+                // Upstream's leaders tell of one that is only proposed, too. A version is the zxid of the
+                // transaction that brought it, or of an epoch's beginning.
+                let is_committed = |members: &Members| {
+                    let since = Zxid(members.version);
+                    since <= committed || since.counter() == 0
+                };
+                if let Some(members) = self.sync.members.take_if(|members| is_committed(members)) {
+                    self.activate(core, members, None)?;
+                }
                 self.serve(core);
                 Ok(Ok(()))
             }
@@ -179,6 +212,7 @@ impl Learner {
         core.truncate(self.sync.at)?;
         self.sync.overlaps = false;
         self.sync.at = zxid;
+        core.note_proposal(zxid, &txn);
         if seeded(Bug::LostInDiff) && self.phase != Phase::Synchronization {
             core.tail.push(zxid, txn);
             core.persist(Write::AcceptedEpoch(core.accepted_epoch), Done::Logged(zxid));
@@ -239,6 +273,28 @@ impl Learner {
             committed = %core.tail.committed(), "UPTODATE");
         core.act(Action::Serve { role: self.role() });
     }
+
+    /// The leader's configuration came with `NEWLEADER`.
+    fn note_members(&mut self, core: &mut Core, text: &[u8]) {
+        let Ok(text) = std::str::from_utf8(text) else {
+            warn!("the leader's configuration is no text");
+            return;
+        };
+        let theirs = Members::from_text(text);
+        if core.config.reconfig_enabled {
+            self.sync.members = (theirs.version > 0).then_some(theirs);
+            return;
+        }
+        core.config_version_seen = core.config_version_seen.max(theirs.version);
+        let own = &core.config.members;
+        if !theirs.agrees(own) {
+            warn!(
+                ?theirs,
+                ?own,
+                "the leader's configuration has other members than this server's, or other groups or weights"
+            );
+        }
+    }
 }
 
 /// Whether `zxid` can be the one behind `last`.
@@ -249,24 +305,6 @@ pub(super) fn follows(last: Zxid, zxid: Zxid) -> bool {
     }
     zxid.0 == last.0.wrapping_add(1) && zxid.counter() != 0
         || zxid.epoch() > last.epoch() && zxid.counter() == 1
-}
-
-/// The leader's configuration came with `NEWLEADER`.
-fn note_members(core: &mut Core, text: &[u8]) {
-    let Ok(text) = std::str::from_utf8(text) else {
-        warn!("the leader's configuration is no text");
-        return;
-    };
-    let theirs = Members::from_text(text);
-    core.config_version_seen = core.config_version_seen.max(theirs.version);
-    let own = &core.config.members;
-    if !theirs.agrees(own) {
-        warn!(
-            ?theirs,
-            ?own,
-            "the leader's configuration has other members than this server's, or other groups or weights"
-        );
-    }
 }
 
 #[cfg(test)]

@@ -4,9 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt::Write as _;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use zk_proto::quorum::{Notification, PacketType, QuorumPacket};
-use zk_proto::{Epoch, ServerId, Zxid};
+use zk_proto::txn::{LoggedTxn, SetDataTxn, Txn, TxnHeader};
+use zk_proto::{Epoch, OpCode, ServerId, SessionId, Xid, Zxid};
 use zk_testkit::Prng;
 use zk_zab::{
     Action, Durable, Input, LinkId, Members, Peer, PeerConfig, QuorumVerifier, ServingRole, Token,
@@ -83,11 +84,12 @@ pub(crate) struct Weather {
     /// How often there is a fault, in one of so many ticks.
     pub(crate) fault_every: u64,
     pub(crate) checkpoint_every: u64,
+    /// How often a leader changes the ensemble, in one of so many ticks; 0: never.
+    pub(crate) reconfig_every: u64,
 }
 
 #[derive(Debug)]
 pub(crate) struct Cluster {
-    verifier: QuorumVerifier,
     pub(crate) now_ms: i64,
     pub(crate) prng: Prng,
     pub(crate) servers: Vec<Server>,
@@ -110,18 +112,42 @@ pub(crate) struct Cluster {
 }
 
 pub(crate) fn members(voters: usize, observers: usize) -> Members {
-    let id = |index: usize| ServerId(i64::try_from(index).expect("few") + 1);
+    let role = |index: usize| if index < voters { "participant" } else { "observer" };
+    of_roles((0..voters + observers).map(|index| (index, role(index))), 0)
+}
+
+/// Members with these roles, by index.
+pub(crate) fn of_roles<'r>(
+    roles: impl IntoIterator<Item = (usize, &'r str)>,
+    version: i64,
+) -> Members {
     let mut text = String::new();
-    for index in 0..voters + observers {
-        let role = if index < voters { "participant" } else { "observer" };
+    for (index, role) in roles {
         writeln!(text, "server.{}=h{index}:2888:3888:{role};2181", index + 1).expect("a String");
     }
-    Members {
-        voters: (0..voters).map(id).collect(),
-        observers: (voters..voters + observers).map(id).collect(),
-        text,
-        ..Members::default()
-    }
+    Members { version, ..Members::from_text(&text) }
+}
+
+/// A reconfiguration, as it is logged.
+fn reconfiguration(zxid: Zxid, members: &Members) -> Bytes {
+    let header =
+        TxnHeader { client_id: SessionId(1), cxid: Xid(1), zxid, time: 1, op: OpCode::RECONFIG };
+    let set = SetDataTxn {
+        path: "/zookeeper/config".into(),
+        data: Some(members.to_text().into()),
+        version: -1,
+    };
+    let mut bytes = BytesMut::new();
+    LoggedTxn { header, txn: Txn::SetData(set), digest: None }.encode(&mut bytes);
+    bytes.freeze()
+}
+
+/// The members that a transaction brings.
+fn brought(txn: &Bytes) -> Option<Members> {
+    let LoggedTxn { txn: Txn::SetData(set), .. } = LoggedTxn::decode(txn).ok()? else {
+        return None;
+    };
+    Some(Members::from_text(std::str::from_utf8(&set.data?).ok()?))
 }
 
 /// Voters in groups of so many, numbered on, with these weights.
@@ -141,7 +167,6 @@ pub(crate) fn grouped(groups: &[&[u64]], observers: usize) -> Members {
 impl Cluster {
     pub(crate) fn new(members: Members, prng: Prng, weather: Weather) -> Self {
         let count = members.voters.len() + members.observers.len();
-        let verifier = QuorumVerifier::new(&members);
         let config = PeerConfig {
             tick_ms: 100,
             init_limit_ticks: 10,
@@ -156,7 +181,6 @@ impl Cluster {
             ..PeerConfig::new(ServerId(1), members)
         };
         let mut cluster = Self {
-            verifier,
             now_ms: 1000,
             prng,
             servers: Vec::new(),
@@ -174,22 +198,8 @@ impl Cluster {
             calm: false,
             trace: false,
         };
-        for index in 0..count {
-            let id = ServerId(i64::try_from(index).expect("few") + 1);
-            let config = PeerConfig { id, ..cluster.config.clone() };
-            cluster.servers.push(Server {
-                id,
-                up: false,
-                life: 0,
-                peer: Peer::member(config, Durable::default(), cluster.now_ms),
-                disk: Disk::default(),
-                state: State::new(),
-                serving: None,
-                staged: BTreeMap::new(),
-                paused_until_ms: 0,
-                wedged: false,
-                halted: None,
-            });
+        for _ in 0..count {
+            cluster.add_server();
         }
         cluster
     }
@@ -229,7 +239,8 @@ impl Cluster {
     pub(crate) fn start(&mut self, index: usize) {
         let now_ms = self.now_ms;
         self.log(|| format!("{}: starts", index + 1));
-        let config = PeerConfig { id: self.servers[index].id, ..self.config.clone() };
+        let members = self.members_at_start(index);
+        let config = PeerConfig { id: self.servers[index].id, members, ..self.config.clone() };
         let server = &mut self.servers[index];
         assert!(!server.up);
         server.up = true;
@@ -243,6 +254,41 @@ impl Cluster {
         let life = server.life;
         self.at(1, Event::Tick { server: index, life });
         self.drain(index);
+    }
+
+    /// What a server's files and its tree say when it starts. One that is no member yet has a file with
+    /// the others and itself.
+    fn members_at_start(&self, index: usize) -> Members {
+        let stored = self.servers[index].disk.stored.1.iter().rev();
+        stored.filter_map(|(_, txn)| brought(txn)).next().unwrap_or_else(|| {
+            let mut members = self.config.members.clone();
+            if members.spec(self.servers[index].id).is_none() {
+                let own = format!("server.{}=h{index}:2888:3888:participant;2181\n", index + 1);
+                members = Members::from_text(&(members.text + &own));
+            }
+            members
+        })
+    }
+
+    /// One more server, which nobody knows.
+    pub(crate) fn add_server(&mut self) -> usize {
+        let index = self.servers.len();
+        let id = ServerId(i64::try_from(index).expect("few") + 1);
+        let config = PeerConfig { id, ..self.config.clone() };
+        self.servers.push(Server {
+            id,
+            up: false,
+            life: 0,
+            peer: Peer::member(config, Durable::default(), self.now_ms),
+            disk: Disk::default(),
+            state: State::new(),
+            serving: None,
+            staged: BTreeMap::new(),
+            paused_until_ms: 0,
+            wedged: false,
+            halted: None,
+        });
+        index
     }
 
     /// Kills a server; of what it has not synced, the first `keep` writes survive.
@@ -459,10 +505,44 @@ impl Cluster {
         assert_eq!(server.serving, Some(ServingRole::Leader));
         let zxid = server.peer.last_proposed().next();
         let txn = Bytes::from(format!("{zxid} by {} in life {}", server.id, server.life));
+        self.propose_txn(index, zxid, txn)
+    }
+
+    fn propose_txn(&mut self, index: usize, zxid: Zxid, txn: Bytes) -> Option<Zxid> {
         let before = self.proposed.insert(zxid, txn.clone());
         assert_eq!(before, None, "{zxid} proposed twice");
         self.step(index, Input::Propose { zxid, txn });
         Some(zxid)
+    }
+
+    /// Proposes that the ensemble be these servers, if this server leads and may.
+    pub(crate) fn reconfigure(&mut self, index: usize, roles: &[(usize, &str)]) -> Option<Zxid> {
+        let server = &self.servers[index];
+        if !server.up || server.paused_until_ms > self.now_ms || !server.peer.may_propose() {
+            return None;
+        }
+        let zxid = server.peer.last_proposed().next();
+        let members = of_roles(roles.iter().copied(), zxid.0);
+        if server.peer.is_reconfiguring() || !server.peer.is_synced_quorum(&members) {
+            return None;
+        }
+        self.note("a reconfiguration was proposed");
+        self.propose_txn(index, zxid, reconfiguration(zxid, &members))
+    }
+
+    /// Proposes some ensemble.
+    fn reconfigure_somehow(&mut self, index: usize) {
+        let mut roles = Vec::new();
+        for server in 0..self.servers.len() {
+            match self.prng.below(10) {
+                0..6 => roles.push((server, "participant")),
+                6..8 => roles.push((server, "observer")),
+                _ => {}
+            }
+        }
+        if roles.iter().any(|(_, role)| *role == "participant") {
+            self.reconfigure(index, &roles);
+        }
     }
 
     /// What a server's clients and its checkpoints do in a tick.
@@ -471,6 +551,9 @@ impl Cluster {
             for _ in 0..=self.prng.index(3) {
                 self.propose(index);
             }
+        }
+        if self.weather.reconfig_every > 0 && self.prng.below(self.weather.reconfig_every) == 0 {
+            self.reconfigure_somehow(index);
         }
         if self.weather.checkpoint_every > 0 && self.prng.below(self.weather.checkpoint_every) == 0
         {
@@ -514,6 +597,10 @@ impl Cluster {
                 }
             }
             Action::Deliver { zxid, txn } => self.on_deliver(index, zxid, txn),
+            Action::Activate { members } => {
+                assert!(members.version > 0 && !members.voters.is_empty());
+                self.note("a configuration was activated");
+            }
             Action::SwitchTree { link, zxid } => {
                 let server = &mut self.servers[index];
                 assert_eq!(server.serving, None, "the tree is switched under its clients");
@@ -644,12 +731,21 @@ impl Cluster {
                     zxid.0 == last.0 + 1 || zxid.epoch() > last.epoch() && zxid.counter() == 1,
                     "{zxid} delivered behind {last}"
                 );
+                let brought = brought(&txn);
+                if brought.is_some() {
+                    self.note("a reconfiguration was committed");
+                }
+                let before = self.delivered.iter().rev().find_map(|(_, txn)| self::brought(txn));
+                let before = before.unwrap_or_else(|| self.config.members.clone());
                 let holders = self.servers.iter().filter(|server| server.disk.has(zxid));
                 let holders = holders.map(|server| server.id).collect();
-                assert!(
-                    self.verifier.contains_quorum(&holders),
-                    "{zxid} is delivered, and on the disks of {holders:?}"
-                );
+                // A reconfiguration is agreed on by the members before it and by those behind it.
+                for members in brought.iter().chain([&before]) {
+                    assert!(
+                        QuorumVerifier::new(members).contains_quorum(&holders),
+                        "{zxid} is delivered, and on the disks of {holders:?}"
+                    );
+                }
                 self.delivered.push((zxid, txn.clone()));
             }
         }
@@ -662,7 +758,12 @@ impl Cluster {
         assert_eq!(server.serving, None, "it serves already");
         server.serving = Some(role);
         if role == ServingRole::Leader {
-            assert!(self.verifier.has_weight(server.id), "{} leads without weight", server.id);
+            let members = &self.config.members;
+            assert!(
+                !members.is_hierarchical() || QuorumVerifier::new(members).has_weight(server.id),
+                "{} leads without weight",
+                server.id
+            );
             let epoch = server.peer.last_proposed().epoch();
             let me = (index, server.life);
             assert_eq!(server.disk.current, epoch, "it leads in an epoch that is not on its disk");

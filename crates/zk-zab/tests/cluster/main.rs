@@ -1,9 +1,10 @@
 //! Whole ensembles of peers, with simulated networks and disks: [`swarm`] runs random ones,
-//! [`scenarios`] particular ones.
+//! [`scenarios`] particular ones, [`reconfig`] those that change while they run.
 
 mod confused;
 mod disk;
 mod harness;
+mod reconfig;
 mod recorded;
 mod rig;
 mod scenarios;

@@ -19,6 +19,7 @@ fn calm(members: Members) -> Cluster {
         proposals: 0,
         fault_every: 1,
         checkpoint_every: 0,
+        reconfig_every: 0,
     };
     Cluster::new(members, Prng::new(1), weather)
 }

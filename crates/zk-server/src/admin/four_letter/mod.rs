@@ -26,6 +26,7 @@ use self::text::{Buckets, Conf, Connection, MemberConf, ServerSummary};
 use super::process::{Process, folder_bytes};
 use super::{metrics, quorum};
 use crate::context::Context;
+use crate::quorum::server_id;
 use crate::version::BANNER;
 
 pub(crate) use self::text::Double;
@@ -347,7 +348,11 @@ fn conf(context: &Context, read_only: bool) -> Conf {
         absolute.display().to_string()
     };
     Conf {
-        client_port: config.client_listener.as_ref().map_or(-1, |listener| listener.port.into()),
+        client_port: match (context.client_address(), &config.client_listener) {
+            (Some(address), _) => address.port().into(),
+            (None, Some(listener)) => listener.port.into(),
+            (None, None) => -1,
+        },
         secure_client_port: config
             .secure_client_listener
             .as_ref()
@@ -364,14 +369,16 @@ fn conf(context: &Context, read_only: bool) -> Conf {
         // A standalone server has none, whatever its myid file says.
         server_id: config.member_id().unwrap_or_default(),
         member: config.member_id().and_then(|id| {
-            let member = config.ensemble.members.get(&id)?;
+            let in_force = context.membership.current();
+            let member =
+                in_force.member(server_id(id)).or_else(|| config.ensemble.members.get(&id))?;
             Some(MemberConf {
                 init_limit: config.ensemble.init_limit_ticks,
                 sync_limit: config.ensemble.sync_limit_ticks,
                 election_port: member.address().election_port,
                 quorum_port: member.address().quorum_port,
                 observer: member.role == Role::Observer,
-                membership: (!read_only).then(|| quorum::membership(context)),
+                membership: (!read_only).then(|| in_force.members.to_text()),
             })
         }),
     }

@@ -142,9 +142,9 @@ fn gauges_of_serving_are_gone_while_nobody_is_served() {
 
 #[test]
 fn learners_are_counted_as_upstream_counts_them() {
-    let ensemble = &member("", 3).config.ensemble;
+    let in_force = member("", 3).membership.current();
     let mut learners = standing(PeerState::Leading).learners;
-    let count = |learners: &[LearnerStatus]| Learners::count(learners, ensemble);
+    let count = |learners: &[LearnerStatus]| Learners::count(learners, &in_force);
     let whole = Learners { all: 3, synced_followers: 2, synced_non_voting: 0, synced_observers: 1 };
     assert_eq!(count(&learners), whole);
     learners[0].phase = LearnerPhase::Synchronization;

@@ -99,13 +99,13 @@ fn start(id: i64, listener: TcpListener, others: &[(i64, SocketAddr)]) -> Member
     let all = others.iter().copied().chain([(id, address)]);
     let config = ElectionConfig {
         id: ServerId(id),
-        members: all.map(|(id, address)| (ServerId(id), vec![at(address)])).collect(),
         multi_address: false,
         connect_timeout: Duration::from_secs(5),
         handshake_timeout: Duration::from_millis(300),
         keep_alive: true,
     };
-    let elections = Elections::new(config, Tasks::here());
+    let members = all.map(|(id, address)| (ServerId(id), vec![at(address)])).collect();
+    let elections = Elections::new(config, members, Tasks::here());
     let told = Arc::new(Told::default());
     let voter: Arc<dyn Voter> = Arc::clone(&told) as _;
     let serving = tokio::spawn(Arc::clone(&elections).listen(voter, listener));

@@ -1,6 +1,7 @@
 //! Java properties syntax, the syntax of `zoo.cfg`, with the line number of every entry.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 /// One `key=value` of a properties text.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -79,7 +80,7 @@ impl Properties {
         let mut properties = Self::default();
         let mut winner: BTreeMap<String, usize> = BTreeMap::new();
         let mut slots: Vec<Option<Property>> = Vec::new();
-        for (line, logical) in logical_lines(text) {
+        for Logical { line, text: logical, .. } in logical_lines(text) {
             let (raw_key, raw_value, separated) = split_entry(&logical);
             let (Some(key), Some(value)) = (unescape(raw_key), unescape(raw_value)) else {
                 properties.problems.push(PropertiesProblem::BadUnicodeEscape { line });
@@ -117,7 +118,8 @@ impl Properties {
 }
 
 /// Java's `String.trim`: everything up to and including the blank counts as white space.
-pub(crate) fn java_trim(text: &str) -> &str {
+#[must_use]
+pub fn java_trim(text: &str) -> &str {
     text.trim_matches(|c: char| c <= ' ')
 }
 
@@ -125,51 +127,72 @@ fn is_blank(c: char) -> bool {
     matches!(c, ' ' | '\t' | '\u{c}')
 }
 
-/// Lines ended by `\n`, `\r` or `\r\n`.
-fn natural_lines(text: &str) -> Vec<&str> {
+/// Lines ended by `\n`, `\r` or `\r\n`, and where the next one begins.
+fn natural_lines(text: &str) -> Vec<(&str, usize)> {
     let mut lines = Vec::new();
     let mut rest = text;
     while !rest.is_empty() {
-        let Some(end) = rest.find(['\n', '\r']) else {
-            lines.push(rest);
-            break;
-        };
+        let end = rest.find(['\n', '\r']).unwrap_or(rest.len());
         let (line, tail) = rest.split_at(end);
-        lines.push(line);
         rest = tail.strip_prefix("\r\n").or_else(|| tail.strip_prefix(['\n', '\r'])).unwrap_or("");
+        lines.push((line, text.len() - rest.len()));
     }
     lines
 }
 
-/// Joins continued lines and drops comments and blank lines; each result has the number of its
-/// first line.
-fn logical_lines(text: &str) -> Vec<(u32, String)> {
-    let mut logical: Vec<(u32, String)> = Vec::new();
-    let mut open: Option<(u32, String)> = None;
-    for (number, line) in (1_u32..).zip(natural_lines(text)) {
+/// One entry: a line and those that continue it.
+struct Logical {
+    /// The number of its first line.
+    line: u32,
+    /// The joined lines.
+    text: String,
+    /// Where it is, with its line end.
+    span: Range<usize>,
+}
+
+/// Joins continued lines and drops comments and blank lines.
+fn logical_lines(text: &str) -> Vec<Logical> {
+    let mut logical: Vec<Logical> = Vec::new();
+    let mut open: Option<Logical> = None;
+    let mut start = 0;
+    for (number, (line, end)) in (1_u32..).zip(natural_lines(text)) {
+        let from = std::mem::replace(&mut start, end);
         let line = line.trim_start_matches(is_blank);
-        let (first, mut joined) = match open.take() {
+        let mut joined = match open.take() {
             Some(begun) => begun,
             None if line.is_empty() => continue,
-            None => (number, String::new()),
+            None => Logical { line: number, text: String::new(), span: from..end },
         };
         // Only a line that adds to nothing yet can be a comment, and a comment is never continued.
-        if joined.is_empty() && line.starts_with(['#', '!']) {
+        if joined.text.is_empty() && line.starts_with(['#', '!']) {
             continue;
         }
+        joined.span.end = end;
         let backslashes = line.len() - line.trim_end_matches('\\').len();
         if backslashes % 2 == 1 {
-            joined.push_str(line.strip_suffix('\\').unwrap_or(line));
-            open = Some((first, joined));
+            joined.text.push_str(line.strip_suffix('\\').unwrap_or(line));
+            open = Some(joined);
         } else {
-            joined.push_str(line);
-            if !joined.is_empty() {
-                logical.push((first, joined));
+            joined.text.push_str(line);
+            if !joined.text.is_empty() {
+                logical.push(joined);
             }
         }
     }
-    logical.extend(open.filter(|(_, joined)| !joined.is_empty()));
+    logical.extend(open.filter(|joined| !joined.text.is_empty()));
     logical
+}
+
+/// The keys of a text as they stand there, and where their entries are, in bytes and with their line ends.
+#[must_use]
+pub fn spans(text: &str) -> Vec<(String, Range<usize>)> {
+    let entries = logical_lines(text).into_iter();
+    entries
+        .filter_map(|entry| {
+            let (raw_key, _, _) = split_entry(&entry.text);
+            Some((java_trim(&unescape(raw_key)?).to_owned(), entry.span))
+        })
+        .collect()
 }
 
 /// Splits at the first unescaped separator: blanks, then at most one `=` or `:`, then blanks.

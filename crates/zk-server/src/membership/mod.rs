@@ -1,0 +1,129 @@
+//! Who is in the ensemble: the configuration in force, for all that dial, listen and tell.
+//!
+//! The core says when another one is in force, in the order of the log. Taking its place here is all that
+//! happens at that moment; listeners, and the files that a restart begins with, follow in their own tasks,
+//! each with the newest there is.
+
+mod files;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use tokio::sync::watch;
+use zk_config::{EnsembleConfig, Listener, Member, ServerConfig};
+use zk_proto::ServerId;
+use zk_zab::Members;
+
+pub(crate) use self::files::{ConfigFiles, back_up, keep_written};
+use crate::quorum::{HostPort, Port, server_id};
+
+/// A configuration, with its lines read.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct InForce {
+    /// Who votes, who observes, and the version.
+    pub members: Members,
+    lines: BTreeMap<ServerId, Member>,
+}
+
+impl InForce {
+    /// Reads the lines; those that make no sense, which none has that a leader has accepted, are left out.
+    #[must_use]
+    pub fn new(members: Members) -> Self {
+        let lines = members.servers();
+        let unread = members.voters.union(&members.observers).filter(|id| !lines.contains_key(id));
+        for id in unread {
+            let line = members.spec(*id).unwrap_or_default();
+            tracing::warn!(%id, %line, "the line of a member cannot be read: it cannot be dialled");
+        }
+        Self { members, lines }
+    }
+
+    /// As it was configured.
+    fn of(ensemble: &EnsembleConfig) -> Self {
+        let groups = ensemble.groups.iter().map(|(group, servers)| {
+            let servers = servers.iter().map(|server| server_id(*server)).collect();
+            (i64::try_from(*group).unwrap_or(i64::MAX), servers)
+        });
+        let weights = ensemble.weights.iter().map(|(id, weight)| (server_id(*id), *weight));
+        let members = Members::new(ensemble.members.values(), groups.collect(), weights.collect());
+        let version = i64::try_from(ensemble.version).unwrap_or(i64::MAX);
+        Self::new(Members { version, ..members })
+    }
+
+    /// A member's line.
+    #[must_use]
+    pub fn member(&self, id: ServerId) -> Option<&Member> {
+        self.lines.get(&id)
+    }
+
+    /// Where the members listen for each other.
+    pub(crate) fn addresses(&self, port: Port) -> BTreeMap<ServerId, Vec<HostPort>> {
+        self.lines.iter().map(|(id, member)| (*id, port.addresses(member))).collect()
+    }
+}
+
+/// The configuration in force, whichever it is.
+#[derive(Debug)]
+pub struct Membership {
+    current: watch::Sender<Arc<InForce>>,
+    files: ConfigFiles,
+}
+
+impl Membership {
+    /// As configured, until the core says otherwise.
+    #[must_use]
+    pub fn new(config: &ServerConfig) -> Self {
+        let in_force = InForce::of(&config.ensemble);
+        let files = ConfigFiles::new(config, in_force.members.version);
+        Self { current: watch::Sender::new(Arc::new(in_force)), files }
+    }
+
+    /// What is in force.
+    #[must_use]
+    pub fn current(&self) -> Arc<InForce> {
+        Arc::clone(&self.current.borrow())
+    }
+
+    /// Tells of what comes; the newest counts.
+    pub(crate) fn changes(&self) -> watch::Receiver<Arc<InForce>> {
+        self.current.subscribe()
+    }
+
+    /// Another configuration is in force. Called under the core's lock.
+    pub(crate) fn activate(&self, members: Members) -> Arc<InForce> {
+        let in_force = Arc::new(InForce::new(members));
+        self.current.send_replace(Arc::clone(&in_force));
+        in_force
+    }
+
+    /// Writes the files of what is in force, unless they are there, or could not be written before.
+    /// Blocks.
+    pub(crate) fn write_files(&self) {
+        self.files.write(&self.current());
+    }
+}
+
+/// Where this server serves clients: what its line says goes before its own file.
+pub(crate) fn client_listener(config: &ServerConfig, in_force: &InForce) -> Option<Listener> {
+    let own = config.member_id().and_then(|id| in_force.member(server_id(id)));
+    own.and_then(|own| own.client.clone()).or_else(|| config.client_listener.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_read_and_what_is_no_line_is_left_out() {
+        let text = "server.1=a:1:2:participant;0.0.0.0:3\nserver.2=[::1]:1:2|b:3:4:observer\n\
+                    server.3=nonsense\ngroup.1=1\nweight.1=1\n";
+        let in_force = InForce::new(Members::from_text(&format!("{text}version=a")));
+        assert_eq!(in_force.members.version, 10);
+        let at = |host: &str, port| HostPort { host: host.into(), port };
+        let expected =
+            [(ServerId(1), vec![at("a", 2)]), (ServerId(2), vec![at("::1", 2), at("b", 4)])];
+        assert_eq!(in_force.addresses(Port::Election), expected.into());
+        assert_eq!(in_force.addresses(Port::Quorum)[&ServerId(2)], [at("::1", 1), at("b", 3)]);
+        assert!(in_force.member(ServerId(3)).is_none());
+    }
+}

@@ -1,0 +1,220 @@
+//! Ensembles that change while they run.
+
+use zk_proto::Epoch;
+use zk_testkit::Prng;
+
+use crate::harness::{Cluster, Weather, members};
+
+/// Three voters that may be changed, and servers that are started beside them.
+fn calm(voters: usize) -> Cluster {
+    let weather = Weather {
+        delay_ms_max: 2,
+        sync_ms_max: 2,
+        proposals: 0,
+        fault_every: 1,
+        checkpoint_every: 0,
+        reconfig_every: 0,
+    };
+    let mut cluster = Cluster::new(members(voters, 0), Prng::new(1), weather);
+    cluster.config.reconfig_enabled = true;
+    cluster.start_all();
+    cluster.progress(1_000).expect("nothing is wrong");
+    cluster
+}
+
+fn voters(cluster: &Cluster, index: usize) -> Vec<i64> {
+    cluster.servers[index].peer.members().voters.iter().map(|id| id.0).collect()
+}
+
+/// Changes the ensemble, and waits until all have it.
+fn change(cluster: &mut Cluster, roles: &[(usize, &str)]) {
+    let leader = cluster.leader().expect("a leader");
+    let zxid = cluster.reconfigure(leader, roles).expect("the leader takes it");
+    cluster.progress(5_000).expect("it goes on");
+    for server in &cluster.servers {
+        let members = server.peer.members();
+        assert!(members.version >= zxid.0, "server {}: {members:?}", server.id);
+        assert!(!server.peer.is_reconfiguring());
+    }
+}
+
+const VOTES: &str = "participant";
+
+#[test]
+fn the_first_configuration_gets_the_number_of_its_epoch() {
+    let cluster = calm(3);
+    for server in &cluster.servers {
+        assert_eq!(server.peer.members().version, 1 << 32);
+    }
+}
+
+#[test]
+fn a_server_joins_and_votes() {
+    let mut cluster = calm(3);
+    let joiner = cluster.add_server();
+    cluster.start(joiner);
+    cluster.progress(2_000).expect("it follows without a vote");
+    assert_eq!(voters(&cluster, joiner), [1, 2, 3], "it has learned who votes");
+    change(&mut cluster, &[(0, VOTES), (1, VOTES), (2, VOTES), (3, VOTES)]);
+    assert_eq!(voters(&cluster, 0), [1, 2, 3, 4]);
+    // Two of four are no quorum any more.
+    let leader = cluster.leader().expect("a leader");
+    let others: Vec<_> = (0..4).filter(|index| *index != leader).collect();
+    cluster.crash(others[0], 9);
+    cluster.crash(others[1], 9);
+    cluster.run_until(cluster.now_ms + 3_000);
+    assert_eq!(cluster.leader(), None);
+    cluster.start(others[0]);
+    cluster.start(others[1]);
+    cluster.progress(3_000).expect("they are back");
+}
+
+#[test]
+fn the_leader_leaves_and_is_followed_by_the_one_it_names() {
+    let mut cluster = calm(3);
+    let leader = cluster.leader().expect("a leader");
+    let others: Vec<_> =
+        (0..3).filter(|index| *index != leader).map(|index| (index, VOTES)).collect();
+    let epoch = cluster.servers[leader].peer.status().current_epoch;
+    let since_ms = cluster.now_ms;
+    cluster.reconfigure(leader, &others).expect("the leader takes it");
+    while cluster.leader().is_none_or(|now| now == leader) {
+        cluster.run_until(cluster.now_ms + 1);
+        assert!(cluster.now_ms < since_ms + 300, "nobody leads");
+    }
+    cluster.progress(3_000).expect("it goes on");
+    let new = cluster.leader().expect("a leader");
+    assert_eq!(
+        cluster.servers[new].peer.status().current_epoch,
+        Epoch(epoch.0 + 1),
+        "one election"
+    );
+    // Who left follows without a vote, and nothing waits for it.
+    assert!(!voters(&cluster, leader).contains(&cluster.servers[leader].id.0));
+    cluster.crash(leader, 9);
+    let zxid = cluster.propose(new).expect("a leader");
+    cluster.run_until(cluster.now_ms + 100);
+    assert!(cluster.servers[new].state.iter().any(|(own, _)| *own == zxid));
+}
+
+#[test]
+fn voters_become_observers_and_back() {
+    let mut cluster = calm(5);
+    let leader = cluster.leader().expect("a leader");
+    let other = (leader + 1) % 5;
+    let with = |role: &'static str| -> Vec<_> {
+        (0..5).map(|index| (index, if index == other { role } else { VOTES })).collect()
+    };
+    for role in ["observer", VOTES, "observer"] {
+        change(&mut cluster, &with(role));
+        let observes =
+            cluster.servers[other].peer.members().observers.contains(&cluster.servers[other].id);
+        assert_eq!(observes, role == "observer");
+    }
+    // A leader that becomes an observer.
+    change(
+        &mut cluster,
+        &[(leader, "observer"), ((leader + 2) % 5, VOTES), ((leader + 3) % 5, VOTES)],
+    );
+    assert_ne!(cluster.leader(), Some(leader));
+}
+
+/// Everybody is replaced: who comes back with the old configuration finds the new ensemble, and cannot
+/// lead the old one beside it.
+#[test]
+fn the_old_quorum_does_not_come_back() {
+    let mut cluster = calm(3);
+    for _ in 0..3 {
+        let joiner = cluster.add_server();
+        cluster.start(joiner);
+    }
+    cluster.progress(2_000).expect("they follow");
+    let old = 0..3;
+    change(&mut cluster, &[(3, VOTES), (4, VOTES), (5, VOTES)]);
+    cluster.progress(2_000).expect("it goes on");
+    for index in old.clone() {
+        cluster.crash(index, 9);
+    }
+    // What they know is what is in their logs, which they read when they start.
+    let lone: Vec<_> = (3..6).collect();
+    for index in &lone {
+        cluster.crash(*index, 9);
+    }
+    for index in old {
+        cluster.start(index);
+    }
+    cluster.run_until(cluster.now_ms + 5_000);
+    assert_eq!(cluster.leader(), None, "three of those that were replaced");
+    for index in lone {
+        cluster.start(index);
+    }
+    cluster.progress(3_000).expect("the new ones lead");
+    assert!(cluster.leader().is_some_and(|leader| leader >= 3));
+}
+
+/// A reconfiguration that is not committed is completed by a leader that has it, and forgotten by those
+/// that have to truncate it.
+#[test]
+fn an_interrupted_reconfiguration_is_completed_or_forgotten() {
+    for reached in [true, false] {
+        let mut cluster = calm(3);
+        let leader = cluster.leader().expect("a leader");
+        let others: Vec<_> = (0..3).filter(|index| *index != leader).collect();
+        if !reached {
+            for other in &others {
+                cluster.blocked.insert((leader, *other));
+            }
+        }
+        let roles: Vec<_> = others.iter().map(|index| (*index, VOTES)).collect();
+        let zxid = cluster.reconfigure(leader, &roles).expect("the leader takes it");
+        if reached {
+            // It is on a follower's disk, and nobody has heard that it is on another one.
+            while !cluster.servers[others[0]].disk.has(zxid) {
+                cluster.run_until(cluster.now_ms + 1);
+            }
+        } else {
+            cluster.run_until(cluster.now_ms + 20);
+            assert!(cluster.servers[leader].disk.has(zxid));
+        }
+        cluster.crash(leader, 9);
+        // Until the others have given it up, so that nothing of it is on its way any more.
+        cluster.run_until(cluster.now_ms + 1_500);
+        cluster.blocked.clear();
+        cluster.start(leader);
+        cluster.progress(3_000).expect("it goes on");
+        let expected = if reached { 2 } else { 3 };
+        for index in 0..3 {
+            assert_eq!(
+                voters(&cluster, index).len(),
+                expected,
+                "server {}, reached: {reached}",
+                index + 1
+            );
+            assert!(!cluster.servers[index].peer.is_reconfiguring());
+        }
+    }
+}
+
+/// ZOOKEEPER-3829: servers are replaced one after the other, each change by a leader that is itself new.
+#[test]
+fn a_rolling_change_leaves_a_leader_that_commits() {
+    let mut cluster = calm(3);
+    let mut members = vec![0, 1, 2];
+    for _ in 0..6 {
+        let joiner = cluster.add_server();
+        cluster.start(joiner);
+        cluster.progress(3_000).expect("it follows");
+        let leader = cluster.leader().expect("a leader");
+        members.push(joiner);
+        let roles: Vec<_> = members.iter().map(|index| (*index, VOTES)).collect();
+        change(&mut cluster, &roles);
+        // The leader goes, then its server is ended.
+        members.retain(|index| *index != leader);
+        let roles: Vec<_> = members.iter().map(|index| (*index, VOTES)).collect();
+        change(&mut cluster, &roles);
+        let new = cluster.leader().expect("a leader");
+        assert!(cluster.propose(new).is_some());
+    }
+    let expected: Vec<_> = members.iter().map(|index| cluster.servers[*index].id).collect();
+    assert!(cluster.servers[8].peer.members().voters.iter().eq(&expected));
+}
