@@ -17,6 +17,7 @@ import traceback
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import checks  # noqa: E402
 import asks  # noqa: E402
+import changes  # noqa: E402
 import wire  # noqa: E402
 from checks import Holder, Load  # noqa: E402
 from ensemble import Broken, Mixed, learnt, loaded, sent, until  # noqa: E402
@@ -30,6 +31,11 @@ PLACEMENTS = {
     "java-leads-2-paddock": ((OURS, OURS, JAVA), OURS),
     "paddock-leads-1-java": ((OURS, JAVA, OURS), OURS),
     "java-leads-1-paddock": ((JAVA, OURS, JAVA), JAVA),
+}
+# Those that are reconfigured; servers 5 and 6, one of each kind, join and leave.
+CHANGING = {
+    "reconfiguration-paddock-leads": ((JAVA, OURS, OURS), JAVA),
+    "reconfiguration-java-leads": ((JAVA, OURS, JAVA), OURS),
 }
 
 
@@ -361,26 +367,44 @@ def replace(ensemble, load, holder, member, kind, data, methods, step):
     synchronised(ensemble, member, methods, marks)
     holder.verify(load.verify())
     load.go()
+    return member.log_from(marks[member])
 
 
-def rolling(ensemble, there, back, in_place=False, old_data=False):
+IMPORTED = "imported the data of Apache ZooKeeper"
+
+
+def in_apaches_folder(ensemble, load, holder, member, kind, step):
+    """What is there is taken over, with the snapshots that were taken while it was written to. On its way back, Apache's server
+    has what it had."""
+    aside = [os.path.join(member.data, name) for name in ("paddock-log", "paddock-state")]
+    imports = kind == OURS
+    if imports:
+        for path in aside:
+            if os.path.exists(path):
+                os.rename(path, f"{path}-{step}")
+    log = replace(ensemble, load, holder, member, kind, None, ("DIFF", "SNAP"), step)
+    if imports and not any(IMPORTED in line for line in log):
+        raise Broken(f"member {member} says nothing of an import")
+
+
+def rolling(ensemble, kinds, in_place=False, old_data=False):
     """Three servers of Java's become three of ours and go back, one at a time, the leader last. A new one is empty, or it starts on
     the data folder of the other kind (`in_place`), or, on the way back, on the one that it had (`old_data`)."""
     holder = Holder(ensemble)
     with Load(ensemble) as load:
         load.progress()
         step = 0
-        for kind in (there, back):
+        for kind in kinds:
             left = set(ensemble.voters)
             while left:
                 leader = ensemble.led()
                 member = min((member for member in left if member is not leader), key=lambda member: member.number, default=leader)
                 left.remove(member)
                 step += 1
+                if in_place:
+                    in_apaches_folder(ensemble, load, holder, member, kind, step)
+                    continue
                 data, methods = os.path.join(member.dir, f"data-{step}"), "SNAP"
-                if in_place and step <= 3:
-                    # What was there was taken over: only what came since is sent.
-                    data, methods = None, "DIFF"
                 if old_data and step > 3:
                     data, methods = os.path.join(member.dir, "data"), ("DIFF", "SNAP")
                 replace(ensemble, load, holder, member, kind, data, methods, step)
@@ -388,6 +412,48 @@ def rolling(ensemble, there, back, in_place=False, old_data=False):
         say(f"      {load.acked} writes acknowledged, {load.unknown} without an answer; the session moved {moves} times")
     holder.end(ensemble)
     checks.agree(ensemble)
+
+
+def expanded_by_hand(ensemble):
+    """A fourth server, without any reconfiguration: each zoo.cfg is edited and its server restarted, the leader's last
+    (ZOOKEEPER-3829). Then back to three."""
+    with Load(ensemble) as load:
+        load.progress()
+        for there in (True, False):
+            ensemble.is_member(ensemble[4], there)
+            if there:
+                ensemble.provide(ensemble[4])
+                ensemble[4].spawn()
+                until("server 4 follows", lambda: ensemble[4].mode() == "follower")
+            else:
+                ensemble[4].stop()
+            left = {1, 2, 3}
+            while left:
+                leader = ensemble.led()
+                member = ensemble[min((each for each in left if each != leader.number), default=leader.number)]
+                left.discard(member.number)
+                member.stop()
+                ensemble.provide(member)
+                ensemble.led()
+                ensemble.back(member)
+                load.progress(10)
+            say(f"      {len(ensemble.members)} servers, {ensemble.led()} leads")
+        load.rest()
+        load.verify()
+
+
+def grown_from_one(ensemble, root):
+    """A server that is alone becomes an ensemble of three, and is alone again."""
+    with changes.ConfigWatch(ensemble) as watch:
+        first = ensemble[1]
+        for number in (2, 3):
+            changes.started(ensemble, ensemble[number])
+            changes.change(ensemble, watch, first, joining=[ensemble[number]])
+            changes.used(ensemble, ensemble[number], f"{root}-{number}")
+        for number in (2, 3):
+            changes.change(ensemble, watch, first, leaving=[ensemble[number]])
+            ensemble[number].stop()
+        changes.used(ensemble, first, f"{root}-alone")
 
 
 # --- running them ---
@@ -402,12 +468,14 @@ class Matrix:
     def kinds(self, names):
         return [JAVA if self.args.server == "apache" else name for name in names]
 
-    def new(self, kinds, observer=None, **how):
+    def new(self, kinds, observer=None, changing=False, **how):
         self.end()
         self.count += 1
         folder = os.path.join(self.args.work, f"ensemble-{self.count}")
         observer = self.kinds([observer])[0] if observer else None
-        self.ensemble = Mixed(folder, self.kinds(kinds), self.args.version, observer, **how)
+        if changing:
+            how["spares"] = self.kinds(how.get("spares", (JAVA, OURS)))
+        self.ensemble = (changes.Changing if changing else Mixed)(folder, self.kinds(kinds), self.args.version, observer, **how)
         return self.ensemble
 
     def end(self):
@@ -441,18 +509,18 @@ class Matrix:
             say(f"    logs: {logs}")
         return result == "passed"
 
-    def placement(self, placement):
-        kinds, observer = PLACEMENTS[placement]
+    def placement(self, placement, placements=PLACEMENTS, stages=STAGES, **how):
+        kinds, observer = placements[placement]
         quick = self.args.quick
         fresh = True
-        for number, (stage, in_quick) in enumerate(STAGES):
+        for number, (stage, in_quick) in enumerate(stages):
             name = f"{placement}/{stage.__name__.replace('_', '-')}"
             if (quick and in_quick is False) or (not quick and in_quick is None) or not self.wanted(name):
                 continue
 
             def act(stage=stage, number=number, fresh=fresh):
                 if fresh:
-                    self.new(kinds, observer).start()
+                    self.new(kinds, observer, **how).start()
                 else:
                     self.ensemble.heal()
                 stage(self.ensemble, f"/c{number}")
@@ -462,7 +530,7 @@ class Matrix:
 
     def one(self, name, kinds, act, **how):
         if self.wanted(name):
-            self.case(name, lambda: (self.new(kinds, **how).start(), act(self.ensemble)))
+            self.case(name, lambda: (self.new(kinds, **how).start(len(kinds)), act(self.ensemble)))
             self.end()
 
     def run(self):
@@ -470,6 +538,18 @@ class Matrix:
         for placement in PLACEMENTS:
             if not quick or placement in QUICK_PLACEMENTS or self.args.only:
                 self.placement(placement)
+        for placement in CHANGING:
+            self.placement(placement, CHANGING, changes.STAGES, changing=True)
+        for kind, others in ((OURS, (JAVA, OURS)), (JAVA, (OURS, JAVA))):
+            self.one(
+                f"reconfiguration-from-one/{kind}", (kind,), lambda ensemble: grown_from_one(ensemble, "/one"), changing=True,
+                spares=others, lines=("standaloneEnabled=false",),
+            )  # fmt: skip
+        if not quick or self.args.only:
+            for name, kinds in (("paddock-leads", (JAVA, JAVA, OURS)), ("java-leads", (OURS, OURS, JAVA))):
+                self.one(
+                    f"expansion-by-hand/{name}", kinds, lambda ensemble: expanded_by_hand(ensemble), changing=True, reconfig=False
+                )  # fmt: skip
         rounds = 1 if quick else 3
         snapshots = {"lines": ("snapCount=300",)}
         self.one(
@@ -482,14 +562,21 @@ class Matrix:
                 lambda ensemble: fuzzy(ensemble, 1, rounds, (1, 4)), observer=JAVA, **snapshots,
             )  # fmt: skip
         there, back = self.kinds((OURS, JAVA))
-        self.one("rolling-replacement/empty", (JAVA,) * 3, lambda ensemble: rolling(ensemble, there, back))
+        self.one("rolling-replacement/empty", (JAVA,) * 3, lambda ensemble: rolling(ensemble, (there, back)))
+        compressed = "-Dzookeeper.snapshot.compression.method="
+        self.one(
+            "rolling-replacement/in-place", (JAVA,) * 3, lambda ensemble: rolling(ensemble, (there, back), in_place=True),
+            flags=(compressed + "gz",), **snapshots,
+        )  # fmt: skip
         if not quick or self.args.only:
             self.one(
                 "rolling-replacement/back-to-the-old-data", (JAVA,) * 3,
-                lambda ensemble: rolling(ensemble, there, back, old_data=True),
+                lambda ensemble: rolling(ensemble, (there, back), old_data=True),
             )  # fmt: skip
-        if self.args.in_place:
-            self.one("rolling-replacement/in-place", (JAVA,) * 3, lambda ensemble: rolling(ensemble, there, back, in_place=True))
+            self.one(
+                "rolling-replacement/in-place-there-back-and-there", (JAVA,) * 3,
+                lambda ensemble: rolling(ensemble, (there, back, there), in_place=True), flags=(compressed + "snappy",), **snapshots,
+            )  # fmt: skip
 
     def table(self):
         width = max((len(name) for name, *_ in self.rows), default=0)
@@ -506,11 +593,10 @@ def main():
     parser.add_argument("--logs", required=True)
     parser.add_argument("--results", required=True)
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--in-place", action="store_true", help="replacement on the data folder of the other kind, too")
     parser.add_argument("--only", action="append", default=[])
     args = parser.parse_args()
-    # Whoever stops the suite has its servers stopped, too.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    # Whoever stops the suite has its servers stopped, too. Not by SystemExit: of a case that is its failure.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     if args.version == "3.8":
         wire.CREATE_IN_MULTI = wire.CREATE
     matrix = Matrix(args)

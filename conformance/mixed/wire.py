@@ -13,14 +13,14 @@ import struct
 import threading
 import time
 
-CREATE, DELETE, EXISTS, GET, SET, GET_ACL, SET_ACL, CHILDREN, SYNC, PING = 1, 2, 3, 4, 5, 6, 7, 8, 9, 11
+CREATE, DELETE, EXISTS, GET, SET, GET_ACL, SET_ACL, CHILDREN, SYNC, PING, RECONFIG = 1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 16
 CHILDREN2, CHECK, MULTI, CREATE2, CREATE_CONTAINER, DELETE_CONTAINER, CREATE_TTL = 12, 13, 14, 15, 19, 20, 21
 AUTH, SET_WATCHES, CLOSE = 100, 101, -11
 EPHEMERAL, SEQUENCE, EPHEMERAL_SEQUENCE, CONTAINER, TTL, TTL_SEQUENCE = 1, 2, 3, 4, 5, 6
 
 OK, NO_NODE, NO_AUTH, BAD_VERSION, NO_CHILDREN_FOR_EPHEMERALS = 0, -101, -102, -103, -108
 NODE_EXISTS, NOT_EMPTY, SESSION_EXPIRED, INVALID_ACL, SESSION_MOVED, UNIMPLEMENTED = -110, -111, -112, -114, -118, -6
-RUNTIME_INCONSISTENCY, BAD_ARGUMENTS = -2, -8
+RUNTIME_INCONSISTENCY, MARSHALLING_ERROR, BAD_ARGUMENTS, NO_QUORUM_OF_NEW = -2, -5, -8, -13
 
 CREATED, DELETED, CHANGED, CHILD = 1, 2, 3, 4  # events
 
@@ -158,6 +158,13 @@ def multi(*requests):
 
     parts = b"".join(part(*request) for request in requests)
     return MULTI, parts + struct.pack(">i?i", -1, True, -1)
+
+
+def reconfig(joining=None, leaving=None, members=None, version=-1):
+    def maybe(value):
+        return struct.pack(">i", -1) if value is None else text(value)
+
+    return RECONFIG, maybe(joining) + maybe(leaving) + maybe(members) + struct.pack(">q", version)
 
 
 class Reply:

@@ -1,16 +1,20 @@
 #!/usr/bin/env python3
 """Types cases.txt into a shell and compares what it prints with the recording of the same against Apache ZooKeeper.
 
-    drive.py --address HOST:PORT --cases cases.txt --recording recorded.txt --results FILE [--record] -- SHELL ARGS...
+    drive.py --address HOST:PORT --ensemble KIND:FOLDER --cases cases.txt --recording recorded.txt --results FILE [--record]
+             -- SHELL ARGS...
 
 SHELL ARGS... is the command that starts the shell; the options of `@shell` and `@once` are appended to it. The shell must
 read commands from a pipe. Each command is followed by one that no shell knows, whose complaint marks where the command's
 output ends; watch events, which another thread prints, are taken out and compared in order at the end of their case.
+
+What `--ensemble` starts, when the first shell asks for it, are three servers of KIND that can be reconfigured.
 """
 
 import argparse
 import difflib
 import json
+import os
 import queue
 import re
 import shlex
@@ -18,6 +22,9 @@ import subprocess
 import sys
 import threading
 import time
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
+from servers import Server, free_port  # noqa: E402
 
 MARK = "endofcommand"
 TIMEOUT = 30.0
@@ -38,8 +45,91 @@ class Names:
         return table.setdefault(value, f"{letter}{len(table) + 1}")
 
 
-def normalise(line, names, address):
-    line = line.replace(address, "HOSTPORT").rstrip()
+class Places:
+    """What the cases call the addresses of the servers, and the ensemble behind some of them."""
+
+    FLAGS = (
+        "-Xmx256m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC",
+        "-Dzookeeper.DigestAuthenticationProvider.superDigest=super:D/InIHSb7yEEbrWz8b9l71RjZJU=",
+    )  # fmt: skip
+
+    def __init__(self, address, kind, folder):
+        self.kind, self.folder, self.members = kind, folder, []
+        self.names = {"HOSTPORT": address}
+
+    def start(self):
+        """The ensemble; server 3 leads it. Nobody listens at the addresses of servers 8 and 9."""
+        self.members = [Server(self.kind, os.path.join(self.folder, str(number)), flags=self.FLAGS) for number in (1, 2, 3)]
+        clients = [*(server.address for server in self.members), *(f"127.0.0.1:{free_port()}" for _ in (8, 9))]
+        for number, client in zip((1, 2, 3, 8, 9), clients):
+            self.names[f"CLIENT{number}"] = client
+            self.names[f"SERVER{number}"] = f"127.0.0.1:{free_port()}:{free_port()}"
+        lines = [self.fill(f"server.{number}=SERVER{number}:participant;CLIENT{number}") for number in (1, 2, 3)]
+        for number, server in enumerate(self.members, 1):
+            server.lines = (
+                "tickTime=1000", "initLimit=20", "syncLimit=10", "reconfigEnabled=true", "standaloneEnabled=false", *lines,
+            )  # fmt: skip
+            server.configure()
+            with open(os.path.join(server.data, "myid"), "w", encoding="ascii") as out:
+                out.write(f"{number}\n")
+        third = self.members[2]
+        third.spawn()
+        self.until(lambda: self.answers(third), "server 3 answers")
+        for server in self.members[:2]:
+            server.spawn()
+        modes = ["follower", "follower", "leader"]
+        self.until(lambda: [server.mode() for server in self.members] == modes, "server 3 leads the others")
+        # The members as a file, one that names none, and one that is not there.
+        for name, text in (("MEMBERSFILE", "\n".join(lines)), ("EMPTYFILE", ""), ("NOFILE", None)):
+            self.names[name] = os.path.join(self.folder, name.lower())
+            if text is not None:
+                with open(self.names[name], "w", encoding="utf-8") as out:
+                    out.write(text + "\n")
+
+    @staticmethod
+    def answers(server):
+        try:
+            return server.words("srvr")
+        except OSError:
+            return None
+
+    def until(self, condition, what, patience=60.0):
+        end = time.monotonic() + patience
+        while not condition():
+            if time.monotonic() > end:
+                for server in self.members:
+                    server.tail()
+                sys.exit(f"the ensemble of {self.kind}: {what}: not within {patience:.0f} s")
+            time.sleep(0.05)
+
+    def fill(self, text):
+        """The text with addresses in the place of their names."""
+        if not self.members and re.search(r"CLIENT\d|SERVER\d", text):
+            self.start()
+        for name, value in self.names.items():
+            text = text.replace(name, value)
+        return text
+
+    def unfill(self, text):
+        for name, value in self.names.items():
+            text = text.replace(value, name)
+        return text
+
+    def stop(self):
+        for server in self.members:
+            server.stop()
+
+
+def normalise(line, names, places):
+    line = places.unfill(line).rstrip()
+    # The version of a configuration is the zxid that it was committed with.
+    line = re.sub(r"^(version=)(?!0$)([0-9a-f]+)$", lambda m: m[1] + names.name("V", m[2]), line)
+    # `config -c`: the addresses come in the order of a hash table of the shell's own.
+    line = re.sub(
+        r"^([0-9a-f]{9,}) (CLIENT\S+)$",
+        lambda m: names.name("V", m[1]) + " " + ",".join(sorted(m[2].split(","))),
+        line,
+    )
     line = re.sub(r"^((?:c|m|p)Zxid = )(0x[0-9a-f]+)$", lambda m: m[1] + names.name("Z", m[2]), line)
     line = re.sub(
         r"^(ephemeralOwner = )(0x[0-9a-f]+)$",
@@ -53,8 +143,7 @@ def normalise(line, names, address):
 
 
 class Shell:
-    def __init__(self, command, address):
-        self.address = address
+    def __init__(self, command):
         self.process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
@@ -180,6 +269,18 @@ def order_removals(events):
     return ordered + sorted(removed)
 
 
+def sort_members(lines):
+    """A configuration has its members in the order of a hash table of the server's."""
+    ordered, members = [], []
+    for line in lines:
+        if re.match(r"server\.\d+=", line):
+            members.append(line)
+        else:
+            ordered += [*sorted(members), line]
+            members = []
+    return ordered + sorted(members)
+
+
 def split_events(lines):
     """Takes `WATCHER::`, the blank line and the event itself out of a command's output."""
     plain, events = [], []
@@ -225,7 +326,7 @@ def read_cases(path):
     return cases
 
 
-def once(command, address, names):
+def once(command, places, names):
     try:
         done = subprocess.run(
             command, stdin=subprocess.DEVNULL, capture_output=True, encoding="utf-8", errors="replace", timeout=60
@@ -237,21 +338,21 @@ def once(command, address, names):
         lines, _ = split_events([line for line in text.split("\n") if not LOG.match(line)])
         # The preamble differs by how the shell was built (with line editing or without).
         lines = [line for line in lines if not line.startswith(("Connecting to ", "Welcome to", "JLine support"))]
-        out += [stream + normalise(line, names, address) for line in lines]
+        out += [stream + line for line in sort_members(normalise(line, names, places) for line in lines)]
     return out + [f"exit {done.returncode}"]
 
 
-def run(args, command):
+def run(places, cases, command):
     transcript = {}
     shell, shell_key = None, None
-    for case in read_cases(args.cases):
+    for case in cases:
         out, events, names = [], [], Names()
         one_shot = all(line.startswith("@once") for line in case["commands"])
         if not one_shot and case["shell"] is not shell_key:
             if shell:
                 shell.stop()
             shell_key = case["shell"]
-            shell = Shell(command + [text.replace("HOSTPORT", args.address) for text in shell_key[1]], args.address)
+            shell = Shell(command + [places.fill(text) for text in shell_key[1]])
             shell.drain()
         for line in case["commands"]:
             out.append("> " + line)
@@ -259,21 +360,21 @@ def run(args, command):
                 time.sleep(float(line.split()[1]))
                 continue
             if line.startswith("@once"):
-                parts = [text.replace("HOSTPORT", args.address) for text in shlex.split(line)[1:]]
-                out += once(command + parts, args.address, names)
+                parts = [places.fill(text) for text in shlex.split(line)[1:]]
+                out += once(command + parts, places, names)
                 continue
             if shell.ended:
                 # A command that ended the shell is on record as such; the next one gets a new shell.
                 shell.stop()
-                shell = Shell(command + [text.replace("HOSTPORT", args.address) for text in shell_key[1]], args.address)
+                shell = Shell(command + [places.fill(text) for text in shell_key[1]])
                 shell.drain()
             ordered = line.removeprefix("@sorted ")
-            shell.send(ordered.replace("HOSTPORT", args.address))
+            shell.send(places.fill(ordered))
             text, happened = split_events([text for text in shell.until_mark() if not LOG.match(text)])
             text = [one for one in text if MARK not in one]
             if ordered != line:
                 text = sorted(sort_list(one) for one in text)
-            out += [normalise(one, names, args.address) for one in text]
+            out += sort_members(normalise(one, names, places) for one in text)
             events += happened
         if not one_shot:
             time.sleep(0.15)
@@ -310,6 +411,7 @@ def read_recording(path):
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--address", required=True)
+    parser.add_argument("--ensemble", required=True, metavar="KIND:FOLDER")
     parser.add_argument("--cases", required=True)
     parser.add_argument("--recording", required=True)
     parser.add_argument("--results", required=True)
@@ -319,7 +421,16 @@ def main():
     parser.add_argument("command", nargs="+")
     args = parser.parse_args()
 
-    transcript = run(args, args.command)
+    places = Places(args.address, *args.ensemble.split(":", 1))
+    try:
+        compare(args, places)
+    finally:
+        places.stop()
+
+
+def compare(args, places):
+    cases = read_cases(args.cases)
+    transcript = run(places, cases, args.command)
     if args.transcript:
         write_recording(args.transcript, transcript)
     if args.record:
@@ -328,7 +439,7 @@ def main():
     # Events and the usage text come from different threads of a shell, and on a busy machine their lines can meet. What
     # differs is tried once more; what differs again counts.
     again = {} if args.record else {name for name, lines in transcript.items() if name in recorded and recorded[name] != lines}
-    second = run(args, args.command) if again else {}
+    second = run(places, cases, args.command) if again else {}
     for name in again:
         if second.get(name) == recorded[name]:
             print(f"{name}: as recorded at the second try", file=sys.stderr)
