@@ -98,10 +98,6 @@ pub enum Feature {
     QuorumSecurity,
     /// Members that come and go while servers run.
     Reconfiguration,
-    /// Followers that feed observers.
-    ObserverMasters,
-    /// Several addresses for a member.
-    MultiAddress,
     /// An oracle that decides between two members.
     Oracle,
     /// TLS for clients and x509 identities.
@@ -122,8 +118,6 @@ impl Feature {
         match self {
             Self::QuorumSecurity => "TLS and SASL between members",
             Self::Reconfiguration => "dynamic reconfiguration",
-            Self::ObserverMasters => "observer masters",
-            Self::MultiAddress => "members with several addresses",
             Self::Oracle => "the oracle for two members",
             Self::Tls => "TLS",
             Self::Sasl => "SASL authentication",

@@ -20,6 +20,7 @@ mod load;
 mod local_sessions;
 mod proxy;
 mod read_only;
+mod several_addresses;
 #[path = "../common/small_disk.rs"]
 mod small_disk;
 mod verify;

@@ -28,7 +28,7 @@ use super::hello::{self, Hello, NAMELESS};
 use super::tasks::Tasks;
 use super::unknown::{UNKNOWN_MAX, Unknown};
 use crate::client::Framing;
-use crate::socket::set_options;
+use crate::socket::{give_up_after, set_options};
 
 /// The longest frame that upstream reads, too.
 const FRAME_LEN_MAX: usize = 512 << 10;
@@ -84,6 +84,9 @@ pub(crate) struct ElectionConfig {
     /// How long a dialer may take to say who it is.
     pub(crate) handshake_timeout: Duration,
     pub(crate) keep_alive: bool,
+    /// How long what was sent may stay without an acknowledgement of the other machine, where there is
+    /// another address to take; `None`: as long as the system has patience.
+    pub(crate) silence_max: Option<Duration>,
 }
 
 /// The connections between this server and the other members.
@@ -280,6 +283,12 @@ impl Elections {
             if state.unsent.is_none() {
                 state.unsent = state.last_sent.clone();
             }
+        }
+        if let Some(max) = self.config.silence_max
+            && self.config.members.get(&server.id).is_some_and(|addresses| addresses.len() > 1)
+            && let Err(error) = give_up_after(&stream, max)
+        {
+            tracing::warn!(server = %server.id, %error, "a way that leads nowhere any more will be noticed late");
         }
         let peer = stream.peer_addr().ok();
         tracing::debug!(server = %server.id, ?peer, "election connection made");

@@ -80,6 +80,12 @@ impl Quorum {
             connect_timeout,
             handshake_timeout,
             keep_alive,
+            silence_max: (ensemble.multi_address_enabled
+                && ensemble.multi_address_reachability_check_enabled)
+                .then(|| {
+                    let ms = ensemble.multi_address_reachability_check_timeout_ms;
+                    Duration::from_millis(ms.into())
+                }),
         };
         let links = LinkConfig {
             members: addresses(ensemble, Port::Quorum),

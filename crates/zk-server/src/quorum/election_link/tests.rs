@@ -104,6 +104,7 @@ fn start(id: i64, listener: TcpListener, others: &[(i64, SocketAddr)]) -> Member
         connect_timeout: Duration::from_secs(5),
         handshake_timeout: Duration::from_millis(300),
         keep_alive: true,
+        silence_max: Some(Duration::from_millis(300)),
     };
     let elections = Elections::new(config, Tasks::here());
     let told = Arc::new(Told::default());
