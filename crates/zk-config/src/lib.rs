@@ -44,7 +44,6 @@ mod key;
 mod load;
 mod markdown;
 mod my_id;
-mod properties;
 mod server_config;
 mod settings;
 mod suggest;
@@ -58,7 +57,6 @@ pub use key::{Feature, KeyInfo, Kind, Origin, Status, find_key};
 pub use load::{Loaded, check};
 pub use markdown::markdown_table;
 pub use my_id::{MAX_EXTENDED_SERVER_ID, MyIdError, parse_my_id};
-pub use properties::{Properties, PropertiesProblem, Property};
 pub use server_config::{
     AdminConfig, AuthConfig, AuthProvider, ClientAuth, ConnectionThrottle, FOUR_LETTER_WORDS,
     FourLetterWhitelist, ImportConfig, Limits, MetricsConfig, MetricsProvider, PADDOCK_WORDS,
@@ -68,6 +66,7 @@ pub use server_config::{
 pub use settings::{Source, Sources};
 pub use table::KEYS;
 pub use zk_proto::membership::{Listener, Member, MemberAddress, MemberError, Role};
+pub use zk_proto::properties::{Properties, PropertiesProblem, Property};
 
 #[cfg(test)]
 mod tests;

@@ -7,10 +7,10 @@ use std::path::Path;
 use crate::diagnostic::{Diagnostic, Diagnostics, Severity};
 use crate::jvm_flags::{JvmFlags, split_define};
 use crate::key::{KeyInfo, Kind, Origin, Status, find_key};
-use crate::properties::{Properties, PropertiesProblem};
 use crate::suggest::nearest;
 use crate::table::KEYS;
 use crate::value::{Checked, Value, parse_value};
+use zk_proto::properties::{Properties, PropertiesProblem};
 
 /// Where a value was written.
 #[derive(Debug, Clone, PartialEq, Eq)]

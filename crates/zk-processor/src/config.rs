@@ -61,6 +61,17 @@ impl ReadOnlyMode {
     }
 }
 
+/// What reconfigurations may be asked for. The default is none.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ReconfigConfig {
+    /// `reconfigEnabled`.
+    pub enabled: bool,
+    /// `standaloneEnabled`: an ensemble of one is none.
+    pub standalone_enabled: bool,
+    /// `multiAddress.enabled`: a server may have several addresses.
+    pub multi_address: bool,
+}
+
 /// What an operator can set of the processors.
 #[derive(Debug, Clone)]
 pub struct NodeConfig {
@@ -79,8 +90,8 @@ pub struct NodeConfig {
     pub digest_enabled: bool,
     /// Whether hard quotas refuse writes.
     pub enforce_quota: bool,
-    /// Whether reconfig is allowed at all.
-    pub reconfig_enabled: bool,
+    /// What reconfigurations may be asked for.
+    pub reconfig: ReconfigConfig,
     /// What a member without a quorum does.
     pub read_only_mode: ReadOnlyMode,
     /// Containers and TTL znodes.
@@ -101,7 +112,7 @@ impl NodeConfig {
             extended_types: ExtendedTypes::Disabled,
             digest_enabled: true,
             enforce_quota: false,
-            reconfig_enabled: false,
+            reconfig: ReconfigConfig::default(),
             read_only_mode: ReadOnlyMode::Disabled,
             containers: ContainerConfig::default(),
             global_outstanding_limit: 1000,

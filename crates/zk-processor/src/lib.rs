@@ -79,7 +79,7 @@ mod writes;
 
 pub use auth::{Authenticator, DigestAlgorithm};
 pub use client::{Client, ClientInfo, Outbox};
-pub use config::{ContainerConfig, NodeConfig, Now, ReadOnlyMode};
+pub use config::{ContainerConfig, NodeConfig, Now, ReadOnlyMode, ReconfigConfig};
 pub use node::{Action, Flow, GlobalSessions, KnownSessions, Node, Served, Status};
 pub use role::ServerRole;
 pub use stats::{Histogram, HistogramSnapshot, Sizes, Stats};

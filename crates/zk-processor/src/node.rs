@@ -13,7 +13,9 @@ use zk_proto::txn::LoggedTxn;
 use zk_proto::{ServerId, SessionId, Zxid};
 use zk_session::{LocalSessionMode, LocalSessions, SessionTracker};
 use zk_tree::{Checkpoint, Database, WatcherId};
-use zk_zab::{Durable, History, LinkId, NoHistory, Peer, PeerConfig, PeerStatus, Token, Write};
+use zk_zab::{
+    Durable, History, LinkId, Members, NoHistory, Peer, PeerConfig, PeerStatus, Token, Write,
+};
 
 use crate::client::{Client, Outbox, Phase};
 use crate::outstanding::OutstandingChanges;
@@ -77,6 +79,12 @@ pub enum Action {
         link: LinkId,
         /// The last transaction.
         to: Zxid,
+    },
+    /// The ensemble is another one from now on: these members are reached at other addresses, this
+    /// server may have to listen elsewhere, and the next start should find them.
+    Activate {
+        /// The members.
+        members: Members,
     },
     /// Stop the server: nothing that it could do is safe.
     Halt {

@@ -220,6 +220,10 @@ impl Node {
                 PeerAction::SendSnapshot { link, to } => {
                     actions(Action::SendSnapshot { link, to });
                 }
+                PeerAction::Activate { members } => {
+                    self.apply_due(writer, now, actions); // the transaction among them
+                    actions(Action::Activate { members });
+                }
                 PeerAction::Halt { why } => self.halt(writer, why, actions),
                 PeerAction::Pass { link, packet } => self.pass(writer, link, packet, now, actions),
                 PeerAction::SwitchTree { link, .. } => {

@@ -6,6 +6,7 @@ use zk_proto::txn::Txn;
 use zk_proto::{ErrorCode, Request, SessionId, Zxid, path};
 use zk_session::{LocalSessions, Owner, SessionTracker};
 use zk_tree::DataTree;
+use zk_zab::Peer;
 
 use crate::NodeConfig;
 use crate::outstanding::{ChangedNode, OutstandingChanges, View};
@@ -17,6 +18,7 @@ use crate::writes;
 pub(crate) struct Prep<'a> {
     pub(crate) config: &'a NodeConfig,
     pub(crate) tree: &'a DataTree,
+    pub(crate) peer: &'a Peer,
     pub(crate) changes: &'a mut OutstandingChanges,
     pub(crate) sessions: &'a mut SessionTracker,
     pub(crate) local: &'a LocalSessions,
@@ -51,7 +53,7 @@ impl Prep<'_> {
             Request::SetData(request) => writes::set_data::prepare(self, request),
             Request::SetAcl(request) => writes::set_acl::prepare(self, request),
             Request::Multi(request) => writes::multi::prepare(self, request),
-            Request::Reconfig(_) => self.reconfig(),
+            Request::Reconfig(request) => writes::reconfig::prepare(self, &request),
             Request::CloseSession => Ok(writes::close_session::prepare(self)),
             Request::Exists(_)
             | Request::GetData(_)
@@ -72,15 +74,6 @@ impl Prep<'_> {
             | Request::Auth(_)
             | Request::Sasl(_) => unreachable!("{} is no write", request.op()),
         }
-    }
-
-    /// Reconfiguration needs an ensemble.
-    fn reconfig(&mut self) -> Result<Txn, ErrorCode> {
-        if !self.config.reconfig_enabled {
-            return Err(ErrorCode::RECONFIG_DISABLED);
-        }
-        self.check_session()?;
-        Err(ErrorCode::UNIMPLEMENTED)
     }
 
     /// `LeaderSessionTracker.checkSession` in an ensemble: there a session may be a local one, of this

@@ -79,6 +79,7 @@ impl Node {
         let mut prep = Prep {
             config: &self.config,
             tree,
+            peer: &writer.peer,
             changes: &mut writer.changes,
             sessions: &mut writer.sessions,
             local: &writer.local,
@@ -116,6 +117,7 @@ impl Node {
         let prepared = prepare(&mut Prep {
             config: &self.config,
             tree: &self.db().tree,
+            peer: &writer.peer,
             changes: &mut writer.changes,
             sessions: &mut writer.sessions,
             local: &writer.local,

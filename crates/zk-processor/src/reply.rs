@@ -109,6 +109,7 @@ pub(crate) fn write(
                 put_string(out, path);
                 put_stat(out, stat);
             }
+            (OpCode::RECONFIG, None) => data_and_stat(out, data_set(txn), stat),
             (_, None) => put_stat(out, stat),
         },
         Outcome::Multi(outcomes) => multi(txn, outcomes).encode(out),
@@ -126,6 +127,23 @@ fn created_path(txn: &Txn) -> Option<&str> {
         | Txn::Error(_)
         | Txn::Delete(_)
         | Txn::SetData(_)
+        | Txn::SetAcl(_)
+        | Txn::Check(_)
+        | Txn::Multi(_) => None,
+    }
+}
+
+/// The data that a transaction sets.
+fn data_set(txn: &Txn) -> Option<&[u8]> {
+    match txn {
+        Txn::SetData(txn) => txn.data.as_deref(),
+        Txn::CreateSession(_)
+        | Txn::CloseSession(_)
+        | Txn::Error(_)
+        | Txn::Create(_)
+        | Txn::CreateContainer(_)
+        | Txn::CreateTtl(_)
+        | Txn::Delete(_)
         | Txn::SetAcl(_)
         | Txn::Check(_)
         | Txn::Multi(_) => None,

@@ -29,6 +29,7 @@ pub mod multi;
 mod opcode;
 pub mod path;
 pub mod persistence;
+pub mod properties;
 pub mod proto;
 pub mod quorum;
 mod request;

@@ -57,6 +57,9 @@ impl<'c> Batch<'c> {
                     outbox.push_expansion(snapshot::send(context, link, to));
                 }
             }
+            Action::Activate { members } => {
+                let _shell = members; // nobody can ask for a reconfiguration yet
+            }
             Action::Halt { why } => self.context.end(Exit::Halted, why),
         }
     }

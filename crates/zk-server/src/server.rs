@@ -15,7 +15,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use zk_config::{Role, ServerConfig};
 use zk_processor::{
-    Authenticator, ContainerConfig, DigestAlgorithm, Node, NodeConfig, ReadOnlyMode,
+    Authenticator, ContainerConfig, DigestAlgorithm, Node, NodeConfig, ReadOnlyMode, ReconfigConfig,
 };
 use zk_proto::create_mode::ExtendedTypes;
 use zk_proto::{ServerId, SessionId};
@@ -418,6 +418,7 @@ fn peer_config(config: &ServerConfig, id: ServerId) -> PeerConfig {
         snapshot_size_factor: ensemble.snapshot_size_factor,
         force_snapshot_sync: ensemble.force_snapshot_sync,
         early_commits: false,
+        reconfig_enabled: config.ensemble.reconfig_enabled,
         ..PeerConfig::new(id, members)
     }
 }
@@ -465,7 +466,11 @@ fn node_config(
         extended_types,
         digest_enabled: config.storage.digest_enabled,
         enforce_quota: config.tree.enforce_quota,
-        reconfig_enabled: config.ensemble.reconfig_enabled,
+        reconfig: ReconfigConfig {
+            enabled: config.ensemble.reconfig_enabled,
+            standalone_enabled: config.ensemble.standalone_enabled,
+            multi_address: config.ensemble.multi_address_enabled,
+        },
         read_only_mode: ReadOnlyMode::from_config(
             config.read_only_mode_enabled,
             config.ensemble.local_sessions_enabled,

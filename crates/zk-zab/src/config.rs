@@ -2,6 +2,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
 use bytes::Bytes;
+use zk_proto::membership::{Member, Role};
 use zk_proto::{Epoch, ServerId, Zxid};
 
 /// Who is in the ensemble.
@@ -23,6 +24,41 @@ pub struct Members {
 }
 
 impl Members {
+    /// The ensemble of these servers; majorities decide where there are neither `groups` nor `weights`. It
+    /// has version 0.
+    #[must_use]
+    pub fn new<'a>(
+        servers: impl IntoIterator<Item = &'a Member>,
+        groups: BTreeMap<i64, BTreeSet<ServerId>>,
+        weights: BTreeMap<ServerId, u64>,
+    ) -> Self {
+        let mut members = Self { groups, weights, ..Self::default() };
+        for server in servers {
+            let id = ServerId(i64::try_from(server.id).unwrap_or(i64::MAX));
+            match server.role {
+                Role::Participant => members.voters.insert(id),
+                Role::Observer => members.observers.insert(id),
+            };
+            // Writing into memory cannot fail.
+            let _written = writeln!(members.text, "{}={server}", server.key());
+        }
+        members.text += &members.hierarchy_text();
+        members
+    }
+
+    /// Its servers, by id. What is no line of a server is passed over.
+    #[must_use]
+    pub fn servers(&self) -> BTreeMap<ServerId, Member> {
+        let lines =
+            self.text.lines().filter_map(|line| line.strip_prefix("server.")?.split_once('='));
+        let servers = lines.filter_map(|(id, spec)| {
+            let id: u64 = id.trim().parse().ok()?;
+            let member = Member::parse(id, spec, true).ok()?;
+            Some((ServerId(i64::try_from(id).ok()?), member))
+        });
+        servers.collect()
+    }
+
     /// Reads a membership as a member tells it in `NEWLEADER` or `/zookeeper/config`. What is no line
     /// of it is passed over.
     #[must_use]

@@ -6,6 +6,7 @@ pub(crate) mod close_session;
 pub(crate) mod create;
 pub(crate) mod delete;
 pub(crate) mod multi;
+pub(crate) mod reconfig;
 pub(crate) mod set_acl;
 pub(crate) mod set_data;
 

@@ -202,7 +202,7 @@ fn configured(words: &[&str]) -> NodeConfig {
         config.extended_types = ExtendedTypes::Emulate353;
     }
     config.enforce_quota = arguments.flag("quota");
-    config.reconfig_enabled = arguments.flag("reconfig");
+    config.reconfig.enabled = arguments.flag("reconfig");
     config.digest_enabled = !arguments.flag("nodigest");
     let names = |value: &str| value.split(',').map(str::to_owned).collect();
     config.auth = Authenticator {

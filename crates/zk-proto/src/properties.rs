@@ -117,7 +117,8 @@ impl Properties {
 }
 
 /// Java's `String.trim`: everything up to and including the blank counts as white space.
-pub(crate) fn java_trim(text: &str) -> &str {
+#[must_use]
+pub fn java_trim(text: &str) -> &str {
     text.trim_matches(|c: char| c <= ' ')
 }
 
