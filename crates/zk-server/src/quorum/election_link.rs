@@ -118,7 +118,8 @@ struct State {
     /// Said again on the next connection, if nothing newer is to be said.
     last_sent: Option<Bytes>,
     standing: Option<Arc<Standing>>,
-    dialling: bool,
+    /// It is being dialled; told when it asks to be dialled.
+    dialling: Option<Arc<Notify>>,
     /// Connections in a row that did not last.
     lost: usize,
     /// The other addresses that it was seen at, and that were warned of.
@@ -212,14 +213,27 @@ impl Elections {
         offered: Vec<HostPort>,
         after: Duration,
     ) {
-        if std::mem::replace(&mut server.state().dialling, true) {
-            return;
+        let again = Arc::new(Notify::new());
+        {
+            let mut state = server.state();
+            if state.dialling.is_some() {
+                return;
+            }
+            state.dialling = Some(Arc::clone(&again));
         }
         let (elections, voter, server) = (Arc::clone(self), Arc::clone(voter), Arc::clone(server));
         self.tasks.spawn(async move {
             sleep(after).await;
-            for _ in 0..DIAL_BACK_TRIES {
-                match elections.connect(&server, &offered).await {
+            let mut tries = 0;
+            while tries < DIAL_BACK_TRIES {
+                let connected = tokio::select! {
+                    biased;
+                    connected = elections.connect(&server, &offered) => connected,
+                    // It is there: what was dialled before that may have no answer for long.
+                    () = again.notified() => continue,
+                };
+                tries += 1;
+                match connected {
                     Ok(Some(stream)) => {
                         elections.serve(&voter, &server, stream, BytesMut::new()).await;
                         return;
@@ -227,7 +241,7 @@ impl Elections {
                     Ok(None) => sleep(DIAL_BACK).await,
                     Err(error) => {
                         tracing::debug!(server = %server.id, %error, "the election port does not answer");
-                        server.state().dialling = false;
+                        server.state().dialling = None;
                         elections.forget(&server);
                         voter.on_reachable(server.id, false);
                         return;
@@ -237,7 +251,7 @@ impl Elections {
                     break; // it dialled back
                 }
             }
-            server.state().dialling = false;
+            server.state().dialling = None;
             elections.forget(&server);
         });
     }
@@ -276,7 +290,7 @@ impl Elections {
         });
         {
             let mut state = server.state();
-            state.dialling = false;
+            state.dialling = None;
             if let Some(before) = state.standing.replace(Arc::clone(&standing)) {
                 before.replaced.notify_one();
             }
@@ -329,7 +343,7 @@ impl Elections {
         }
         let mut servers = self.servers();
         let state = server.state();
-        if state.standing.is_none() && !state.dialling {
+        if state.standing.is_none() && state.dialling.is_none() {
             servers.known.remove(&server.id);
         }
     }
@@ -413,8 +427,14 @@ impl Elections {
         if server.id < self.config.id {
             drop(stream);
             let crossed = |standing: &Arc<Standing>| standing.since.elapsed() < CROSSED;
-            if !server.state().standing.as_ref().is_some_and(crossed) {
-                self.dial(&voter, &server, hello.addresses, Duration::ZERO);
+            let (is_crossed, dialling) = {
+                let state = server.state();
+                (state.standing.as_ref().is_some_and(crossed), state.dialling.clone())
+            };
+            match dialling {
+                _ if is_crossed => {}
+                Some(again) => again.notify_one(),
+                None => self.dial(&voter, &server, hello.addresses, Duration::ZERO),
             }
             return;
         }
