@@ -14,7 +14,8 @@ use zk_proto::{ServerId, SessionId, Zxid};
 use zk_session::{LocalSessionMode, LocalSessions, SessionTracker};
 use zk_tree::{Checkpoint, Database, WatcherId};
 use zk_zab::{
-    Durable, History, LinkId, Members, NoHistory, Peer, PeerConfig, PeerStatus, Token, Write,
+    Durable, History, LearnerPort, LinkId, Members, NoHistory, Peer, PeerConfig, PeerStatus, Token,
+    Write,
 };
 
 use crate::client::{Client, Outbox, Phase};
@@ -43,12 +44,14 @@ pub enum Action {
         /// The message.
         notification: Notification,
     },
-    /// Dial a member's quorum port, then call [`Node::on_link_up`] or [`Node::on_link_down`].
+    /// Dial a member, then call [`Node::on_link_up`] or [`Node::on_link_down`].
     Connect {
         /// The link's name.
         link: LinkId,
         /// Whom to dial.
-        leader: ServerId,
+        server: ServerId,
+        /// At which of its ports.
+        port: LearnerPort,
     },
     /// Hang up, without sending what is still queued. Nothing of this link need be told any more.
     Close {

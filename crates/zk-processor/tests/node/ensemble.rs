@@ -329,7 +329,7 @@ impl Ensemble {
             Action::Notify { to, notification } => {
                 self.votes.push_back((id, to.0, notification));
             }
-            Action::Connect { link, leader } => {
+            Action::Connect { link, server: leader, .. } => {
                 let Some(other) = self.servers.get(&leader.0) else {
                     self.wires.insert((id, link), [Wire::Down].into());
                     return;
