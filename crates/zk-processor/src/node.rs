@@ -427,6 +427,13 @@ impl Node {
         self.serving.load(Ordering::Relaxed)
     }
 
+    /// Whether it serves as a follower.
+    #[must_use]
+    pub fn follows(&self) -> bool {
+        self.is_serving()
+            && matches!(&self.writer().role, Role::Learner(learning) if !learning.observer)
+    }
+
     /// Whether reads are served without a quorum, to clients that want no more. It needs no lock.
     #[must_use]
     pub fn is_read_only(&self) -> bool {

@@ -368,6 +368,10 @@ fn quorum_gauges(all: &mut Gathered, context: &Context, status: &PeerStatus) {
         all.gauge("max_proposal_size", "Bytes of the longest proposal.", max);
         all.gauge("min_proposal_size", "Bytes of the shortest proposal.", min);
     }
+    if status.state == PeerState::Following && ensemble.observer_master_port.is_some() {
+        let observers = quorum::Learners::count(&status.learners, ensemble).synced_observers;
+        all.gauge("synced_observers", "Observers behind this follower that take part.", observers);
+    }
     all.gauge("quorum_size", "Members that vote.", ensemble.voters().count());
 }
 

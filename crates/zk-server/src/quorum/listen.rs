@@ -85,7 +85,10 @@ where
     while tasks.join_next().await.is_some() {}
 }
 
-async fn bind_all(addresses: &[HostPort], on_all_ips: bool) -> io::Result<Vec<TcpListener>> {
+pub(super) async fn bind_all(
+    addresses: &[HostPort],
+    on_all_ips: bool,
+) -> io::Result<Vec<TcpListener>> {
     let mut targets = Vec::new();
     for address in addresses {
         if on_all_ips || address.is_wildcard() {

@@ -10,6 +10,7 @@ mod hello;
 mod learner_link;
 mod link_outbox;
 mod listen;
+mod observer_master;
 mod packets;
 pub(crate) mod snapshot;
 mod tasks;
@@ -24,6 +25,7 @@ use tokio::task::JoinSet;
 use zk_config::{EnsembleConfig, Member, ServerConfig};
 use zk_proto::ServerId;
 use zk_proto::quorum::Notification;
+use zk_zab::LearnerPort;
 
 use self::address::HostPort;
 use self::election_link::{ElectionConfig, Elections, Voter};
@@ -89,6 +91,7 @@ impl Quorum {
         };
         let links = LinkConfig {
             members: addresses(ensemble, Port::Quorum),
+            observer_master_port: ensemble.observer_master_port,
             connect_timeout,
             handshake_timeout,
             keep_alive,
@@ -129,8 +132,12 @@ impl Quorum {
         }));
         let all = Arc::clone(context);
         tasks.spawn(listen::run(Arc::clone(context), own.clone(), Port::Quorum, move |socket| {
-            acceptor::listen(Arc::clone(&all), socket)
+            acceptor::listen(Arc::clone(&all), socket, LearnerPort::Quorum)
         }));
+        if let Some(port) = context.config.ensemble.observer_master_port {
+            let addresses = learner_link::at_port(&Port::Quorum.addresses(own), port);
+            tasks.spawn(observer_master::run(Arc::clone(context), addresses));
+        }
     }
 }
 
