@@ -146,6 +146,8 @@ pub(crate) struct Plan {
     pub(crate) proxied: bool,
     /// Whether the others know a second address of every member.
     pub(crate) second_address: Second,
+    /// A port at which followers feed observers. Members have different hosts then.
+    pub(crate) observer_master_port: Option<u16>,
     /// More lines for every zoo.cfg.
     pub(crate) lines: Vec<String>,
 }
@@ -162,6 +164,7 @@ impl Default for Plan {
             sync_limit: 5,
             proxied: true,
             second_address: Second::None,
+            observer_master_port: None,
             lines: lines.map(str::to_owned).to_vec(),
         }
     }
@@ -253,7 +256,11 @@ impl Cluster {
             };
             let role = if other < self.plan.voters { "participant" } else { "observer" };
             let (id, real) = (member.id, member.real);
+            let own_host = format!("127.0.0.{}", 10 + member.id);
             let (first, second) = match self.plan.second_address {
+                Second::None if self.plan.observer_master_port.is_some() => {
+                    ((real, own_host.as_str()), None)
+                }
                 Second::None => ((port, "127.0.0.1"), None),
                 Second::Member => ((port, "127.0.0.1"), Some((real, "127.0.0.2"))),
                 Second::Nobody if other == index => ((real, "127.0.0.1"), None),
@@ -548,6 +555,7 @@ pub(crate) fn write_config(
     if observer {
         lines.push("peerType=observer".to_owned());
     }
+    lines.extend(plan.observer_master_port.map(|port| format!("observerMasterPort={port}")));
     lines.extend(plan.lines.iter().cloned());
     lines.extend(servers.iter().cloned());
     let config = folder.join("zoo.cfg");

@@ -18,6 +18,7 @@ mod cluster;
 mod faults;
 mod load;
 mod local_sessions;
+mod observer_masters;
 mod proxy;
 mod read_only;
 mod several_addresses;
