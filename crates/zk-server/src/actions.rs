@@ -41,8 +41,8 @@ impl<'c> Batch<'c> {
             Action::Notify { to, notification } => {
                 self.context.quorum().notify(self.context, to, &notification);
             }
-            Action::Connect { link, leader } => {
-                self.context.quorum().links.connect(self.context, link, leader);
+            Action::Connect { link, server, port } => {
+                self.context.quorum().links.connect(self.context, link, server, port);
             }
             Action::Close { link } => self.context.quorum().links.close(link),
             Action::SendHistory { link, after, to } => {

@@ -19,7 +19,7 @@ use zk_proto::{Epoch, Record, ServerId, SessionId, Xid, Zxid};
 use zk_session::{LocalSessionMode, SessionConfig, first_id};
 use zk_testkit::Prng;
 use zk_tree::{Checkpoint, Database, TreeConfig};
-use zk_zab::{LinkId, PeerConfig, QuorumVerifier, Write};
+use zk_zab::{LearnerPort, LinkId, PeerConfig, QuorumVerifier, Write};
 
 use crate::check::leadership::Leadership;
 use crate::check::log::Logged;
@@ -501,6 +501,7 @@ impl Ensemble {
             snapshot_size_factor: scenario.snapshot_size_factor,
             counter_limit: scenario.counter_limit,
             early_commits: scenario.early_commits,
+            observer_masters: scenario.observer_masters,
             ..PeerConfig::new(self.members[member].id, members)
         }
     }

@@ -127,6 +127,7 @@ fn calm(seed: u64) -> Scenario {
         read_only: false,
         // Some of the bugs are in what a learner does with them.
         early_commits: true,
+        observer_masters: false,
         local_sessions: LocalSessionMode::Disabled,
         scripted: true,
         ..Scenario::draw(seed)

@@ -14,6 +14,9 @@ const READ_ONLY_STREAM: u64 = 0x0096_0000_0000_0000;
 /// The same for commits before `UPTODATE`.
 const EARLY_COMMITS_STREAM: u64 = 0x6561_726c_7943_6f6d;
 
+/// And for followers that feed observers.
+const OBSERVER_MASTERS_STREAM: u64 = 0x6f6d_506f_7274_0000;
+
 /// A kind of fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Fault {
@@ -141,6 +144,8 @@ pub struct Scenario {
     pub read_only: bool,
     /// Leaders send followers commits before `UPTODATE`, as upstream's do.
     pub early_commits: bool,
+    /// Followers feed observers.
+    pub observer_masters: bool,
     /// What becomes of new sessions.
     pub local_sessions: LocalSessionMode,
     /// Nothing happens by itself: members start, and faults happen, as a script says.
@@ -204,6 +209,7 @@ impl Scenario {
             // From a stream of its own: all else that a seed stood for before this stays.
             read_only: Prng::new(seed ^ READ_ONLY_STREAM).chance(20),
             early_commits: Prng::new(seed ^ EARLY_COMMITS_STREAM).chance(50),
+            observer_masters: Prng::new(seed ^ OBSERVER_MASTERS_STREAM).chance(50),
             scripted: false,
             // The same lot as that of the groups: either was the last one, and stays what it was.
             local_sessions: match rng.clone().below(20) {

@@ -10,6 +10,7 @@ mod hello;
 mod learner_link;
 mod link_outbox;
 mod listen;
+mod observer_master;
 mod packets;
 pub(crate) mod snapshot;
 mod tasks;
@@ -23,6 +24,7 @@ use tokio::task::JoinSet;
 use zk_config::ServerConfig;
 use zk_proto::ServerId;
 use zk_proto::quorum::Notification;
+use zk_zab::LearnerPort;
 
 use self::election_link::{ElectionConfig, Elections, Voter};
 use self::learner_link::{LinkConfig, Links};
@@ -83,8 +85,15 @@ impl Quorum {
             connect_timeout,
             handshake_timeout,
             keep_alive,
+            silence_max: (ensemble.multi_address_enabled
+                && ensemble.multi_address_reachability_check_enabled)
+                .then(|| {
+                    let ms = ensemble.multi_address_reachability_check_timeout_ms;
+                    Duration::from_millis(ms.into())
+                }),
         };
         let links = LinkConfig {
+            observer_master_port: ensemble.observer_master_port,
             connect_timeout,
             handshake_timeout,
             keep_alive,
@@ -130,8 +139,11 @@ impl Quorum {
         }));
         let all = Arc::clone(context);
         tasks.spawn(listen::run(Arc::clone(context), id, Port::Quorum, move |socket| {
-            acceptor::listen(Arc::clone(&all), socket)
+            acceptor::listen(Arc::clone(&all), socket, LearnerPort::Quorum)
         }));
+        if let Some(port) = context.config.ensemble.observer_master_port {
+            tasks.spawn(observer_master::run(Arc::clone(context), id, port));
+        }
     }
 }
 

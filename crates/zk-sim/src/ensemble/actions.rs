@@ -20,7 +20,7 @@ impl Ensemble {
                     self.send_notification(member, to, Box::new(notification));
                 }
             }
-            Action::Connect { link, leader } => self.dial(member, link, leader),
+            Action::Connect { link, server, port } => self.dial(member, link, server, port),
             Action::Close { link } => {
                 if let Some((link, end)) = self.members[member].links.remove(&link) {
                     self.hang_up(link, end);

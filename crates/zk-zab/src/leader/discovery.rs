@@ -16,6 +16,62 @@ const EPOCH_LEAD_MAX: i32 = 1 << 20;
 /// `Err`: the link is to be closed, and why.
 pub(super) type Handled = Result<(), &'static str>;
 
+/// Who a learner is, by its first packet.
+#[derive(Debug)]
+pub(crate) struct Introduction {
+    pub(crate) id: ServerId,
+    pub(crate) observer: bool,
+    pub(crate) accepted_epoch: Epoch,
+    /// The version of the configuration that is in force where it comes from.
+    pub(crate) config_version: i64,
+}
+
+impl Introduction {
+    /// Refuses who knows better than this server who is in the ensemble.
+    pub(crate) fn check_config_version(&self, core: &Core) -> Result<(), &'static str> {
+        if self.config_version > core.config_version() {
+            return Err("its configuration is newer than this server's");
+        }
+        Ok(())
+    }
+}
+
+/// Reads a learner's first packet, and refuses who cannot be served here.
+pub(crate) fn introduction(
+    core: &Core,
+    packet: &QuorumPacket,
+) -> Result<Introduction, &'static str> {
+    let observer = match packet.packet_type {
+        PacketType::FOLLOWER_INFO => false,
+        PacketType::OBSERVER_INFO => true,
+        _ => return Err("its first packet does not say who it is"), // a peer's number
+    };
+    let Some(info) = packet.data.as_ref().and_then(LearnerInfo::decode_tolerantly) else {
+        return Err("it has no id");
+    };
+    if info.protocol_version < PROTOCOL_VERSION {
+        return Err("it speaks a protocol without epochs");
+    }
+    if info.server_id == core.id() {
+        return Err("it has the id of this server: two servers have the same myid");
+    }
+    if !core.is_member(info.server_id) && !core.config.reconfig_enabled {
+        warn!(learner = %info.server_id, "a server that is not in the configuration");
+        return Err("its id is not in the configuration");
+    }
+    let accepted_epoch = packet.zxid.epoch();
+    let known = core.accepted_epoch.max(core.epoch_seen).max(core.current_epoch);
+    if accepted_epoch.0 < 0 || accepted_epoch.0.saturating_sub(known.0) > EPOCH_LEAD_MAX {
+        return Err("the epoch that it accepted is impossible");
+    }
+    Ok(Introduction {
+        id: info.server_id,
+        observer,
+        accepted_epoch,
+        config_version: info.config_version,
+    })
+}
+
 impl Leader {
     /// A learner's first packet.
     pub(super) fn on_info(
@@ -25,41 +81,23 @@ impl Leader {
         packet: QuorumPacket,
         history: &dyn History,
     ) -> Result<Handled, Exit> {
-        let observer = match packet.packet_type {
-            PacketType::FOLLOWER_INFO => false,
-            PacketType::OBSERVER_INFO => true,
-            _ => return Ok(Err("its first packet does not say who it is")), // a peer's number
+        let introduction = match introduction(core, &packet) {
+            Ok(introduction) => introduction,
+            Err(why) => return Ok(Err(why)),
         };
-        let Some(info) = packet.data.as_ref().and_then(LearnerInfo::decode_tolerantly) else {
-            return Ok(Err("it has no id"));
-        };
-        if info.protocol_version < PROTOCOL_VERSION {
-            return Ok(Err("it speaks a protocol without epochs"));
-        }
-        if info.server_id == core.id() {
-            return Ok(Err("it has the id of this server: two servers have the same myid"));
-        }
-        if !core.is_member(info.server_id) && !core.config.reconfig_enabled {
-            warn!(learner = %info.server_id, "a server that is not in the configuration");
-            return Ok(Err("its id is not in the configuration"));
-        }
-        if core.activate_next(info.config_version) {
+        if core.activate_next(introduction.config_version) {
             return Err(Exit::Leave("the next configuration is in force"));
         }
-        if info.config_version > core.config_version() {
-            return Ok(Err("its configuration is newer than this server's"));
+        if let Err(why) = introduction.check_config_version(core) {
+            return Ok(Err(why));
         }
-        let accepted = packet.zxid.epoch();
-        let known = core.accepted_epoch.max(core.epoch_seen).max(core.current_epoch);
-        if accepted.0 < 0 || accepted.0.saturating_sub(known.0) > EPOCH_LEAD_MAX {
-            return Ok(Err("the epoch that it accepted is impossible"));
-        }
+        let Introduction { id, observer, accepted_epoch, .. } = introduction;
         let learner = &mut self.links[at];
-        learner.id = info.server_id;
+        learner.id = id;
         learner.observer = observer;
-        learner.accepted_epoch = accepted;
-        if self.links.iter().any(|other| other.is_known() && other.id == info.server_id) {
-            debug!(learner = %info.server_id, "a second link of a learner");
+        learner.accepted_epoch = accepted_epoch;
+        if self.links.iter().any(|other| other.is_known() && other.id == id) {
+            debug!(learner = %id, "a second link of a learner");
             let learner = &mut self.links[at];
             learner.state = LinkState::Duplicate(packet);
             learner.since_ms = core.now_ms;

@@ -14,12 +14,14 @@ use crate::core::{Core, Exit};
 use crate::packet::{bare, epoch_zxid};
 use crate::{Action, History, LearnerPhase, LearnerStatus, LinkId, QuorumVerifier, ServingRole};
 
+pub(crate) use discovery::introduction;
+
 /// How many connections may be open that have not said yet whose they are. More than an ensemble has
 /// members, so that members are never locked out by each other.
 pub(crate) const STRANGERS_MAX: usize = 64;
 
 /// How many learners there may be. Ids beyond 255 do not fit into session ids.
-const LEARNERS_MAX: usize = 255;
+pub(crate) const LEARNERS_MAX: usize = 255;
 
 /// How far a leader has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -3,11 +3,12 @@ use zk_proto::Zxid;
 use zk_proto::quorum::{PacketType, QuorumPacket};
 
 use super::discovery::Handled;
+use super::master::ObserverMaster;
 use super::{Learner, Phase};
 use crate::bugs::{Bug, seeded};
 use crate::core::{Core, Done, Exit};
 use crate::packet::{designated_leader, epoch_zxid};
-use crate::{Action, LinkId, Members, Write};
+use crate::{Action, LearnerPort, LinkId, Members, Write};
 
 /// A synchronization as it goes on.
 #[derive(Debug, Default)]
@@ -88,6 +89,8 @@ impl Learner {
                 "the snapshot is older than what is here, and not needed");
             self.begin_sync(core, "SNAP", zxid);
             self.sync.overlaps = true;
+        } else if self.port == LearnerPort::ObserverMaster && zxid < core.tail.committed() {
+            return Err(Exit::Leave("the observer master is behind this server"));
         } else {
             core.install_snapshot(link, zxid, members);
             self.begin_sync(core, "SNAP", zxid);
@@ -253,6 +256,11 @@ impl Learner {
         self.phase = Phase::Broadcast;
         core.tail.commit_to(self.sync.committed);
         core.deliver();
+        if self.observer {
+            core.rotation.served();
+        } else {
+            self.observers = ObserverMaster::new(core, self.epoch);
+        }
         if seeded(Bug::HoleInMemory) {
             core.tail.punch_hole(self.sync.acked, core.tail.delivered());
         }

@@ -642,7 +642,7 @@ impl Cluster {
                 let delay = self.delay();
                 self.at(delay, Event::Notification { from: index, to, notification });
             }
-            Action::Connect { link, leader } => {
+            Action::Connect { link, server: leader, .. } => {
                 let to =
                     self.servers.iter().position(|server| server.id == leader).expect("a member");
                 let delay = self.delay();

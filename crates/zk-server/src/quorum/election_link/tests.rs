@@ -103,6 +103,7 @@ fn start(id: i64, listener: TcpListener, others: &[(i64, SocketAddr)]) -> Member
         connect_timeout: Duration::from_secs(5),
         handshake_timeout: Duration::from_millis(300),
         keep_alive: true,
+        silence_max: Some(Duration::from_millis(300)),
     };
     let members = all.map(|(id, address)| (ServerId(id), vec![at(address)])).collect();
     let elections = Elections::new(config, members, Tasks::here());
