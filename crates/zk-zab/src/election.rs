@@ -322,9 +322,13 @@ impl Election {
         true
     }
 
-    /// Ends an election that has just begun: a reconfiguration says whom to follow.
+    /// Ends an election that has just begun: a reconfiguration says whom to follow. Nobody has heard of the
+    /// election yet, and nobody is to: one who is told at another moment would take it for a change of mind. All are
+    /// told the same, so all count as backers, whatever rounds they are in, until they show that they are not.
     pub(crate) fn appoint(&mut self, leader: ServerId) {
-        self.decide(Vote { leader, round: self.round, ..self.own }, BTreeSet::new());
+        self.out.clear();
+        let backers = self.electorate.voters().clone();
+        self.decide(Vote { leader, round: self.round, ..self.own }, backers);
     }
 
     fn begin_round(&mut self) {
@@ -784,7 +788,10 @@ impl Election {
         }
         let vote = Vote::of(notification);
         let gone = match vote.round.cmp(&self.round) {
-            Ordering::Greater => true,
+            // One that follows a leader that was appointed may have counted further.
+            Ordering::Greater => {
+                notification.state == PeerState::Looking || vote.leader != self.current.leader
+            }
             // After it was in this one: it has restarted, or found another leader.
             Ordering::Less => self.in_round.contains_key(&from),
             Ordering::Equal => match notification.state {

@@ -55,9 +55,12 @@ pub(crate) fn introduction(
     if info.server_id == core.id() {
         return Err("it has the id of this server: two servers have the same myid");
     }
-    if !core.is_member(info.server_id) && !core.config.reconfig_enabled {
-        warn!(learner = %info.server_id, "a server that is not in the configuration");
-        return Err("its id is not in the configuration");
+    if info.server_id.0 < 0 {
+        return Err("its id is negative");
+    }
+    // It has no vote. So an ensemble can grow server by server, with and without reconfiguration.
+    if !core.is_member(info.server_id) {
+        warn!(learner = %info.server_id, "a server that is not in the configuration follows");
     }
     let accepted_epoch = packet.zxid.epoch();
     let known = core.accepted_epoch.max(core.epoch_seen).max(core.current_epoch);

@@ -99,6 +99,38 @@ fn the_leader_leaves_and_is_followed_by_the_one_it_names() {
     assert!(cluster.servers[new].state.iter().any(|(own, _)| *own == zxid));
 }
 
+/// Who becomes an observer and a voter again has begun more elections than others, of which they know
+/// nothing.
+#[test]
+fn the_one_that_is_named_leads_whatever_rounds_the_others_are_in() {
+    for other in 0..5 {
+        let mut cluster = calm(5);
+        let leader = cluster.leader().expect("a leader");
+        if other == leader {
+            continue;
+        }
+        for role in ["observer", VOTES, "observer", VOTES] {
+            let roles: Vec<_> =
+                (0..5).map(|index| (index, if index == other { role } else { VOTES })).collect();
+            change(&mut cluster, &roles);
+        }
+        let leader = cluster.leader().expect("a leader");
+        let others: Vec<_> =
+            (0..5).filter(|index| *index != leader).map(|index| (index, VOTES)).collect();
+        let epoch = cluster.servers[leader].peer.status().current_epoch;
+        let since_ms = cluster.now_ms;
+        cluster.reconfigure(leader, &others).expect("the leader takes it");
+        while cluster.leader().is_none_or(|now| now == leader) {
+            cluster.run_until(cluster.now_ms + 1);
+            assert!(cluster.now_ms < since_ms + 300, "nobody leads, {other} was an observer");
+        }
+        cluster.progress(3_000).expect("it goes on");
+        let new = cluster.leader().expect("a leader");
+        let now = cluster.servers[new].peer.status().current_epoch;
+        assert_eq!(now, Epoch(epoch.0 + 1), "one election");
+    }
+}
+
 #[test]
 fn voters_become_observers_and_back() {
     let mut cluster = calm(5);
