@@ -1,7 +1,9 @@
 //! Committed transactions are applied, their events and replies queued.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
+use tracing::error;
 use zk_proto::acl::Perms;
 use zk_proto::txn::{ErrorTxn, LoggedTxn, Txn};
 use zk_proto::watch::EventType;
@@ -310,6 +312,18 @@ impl Node {
         }
         debug_assert!(false, "digest of {:?} is not as predicted", txn.header);
         Stats::add(&self.stats.digest_mismatches, 1);
+        // Once the trees differ they do so at every transaction.
+        let count = self.stats.digest_mismatches.load(Ordering::Relaxed);
+        if count.is_power_of_two() {
+            error!(
+                zxid = %txn.header.zxid,
+                count,
+                predicted = format_args!("{:x}", digest.tree_digest),
+                digest = format_args!("{:x}", db.tree.digest()),
+                "the tree is not what the leader said that it would be: compare the members with \
+                 `paddock quorum verify`"
+            );
+        }
         if writer.in_flight.is_empty() {
             writer.changes.reset_digest(db.tree.digest());
         }

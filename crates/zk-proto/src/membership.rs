@@ -144,7 +144,7 @@ impl Member {
             let (host, quorum, election, word) = match parts.as_slice() {
                 [host, quorum, election] => (host, quorum, election, None),
                 [host, quorum, election, word] => (host, quorum, election, Some(word)),
-                _ => return Err(form()),
+                _ => return Err(form()), // of slices
             };
             if host.is_empty() {
                 return Err(form());
@@ -158,7 +158,7 @@ impl Member {
                 let this = match word.trim().to_ascii_lowercase().as_str() {
                     "participant" => Role::Participant,
                     "observer" => Role::Observer,
-                    _ => return Err(MemberError::Role((*word).to_owned())),
+                    _ => return Err(MemberError::Role((*word).to_owned())), // of texts
                 };
                 if *role.get_or_insert(this) != this {
                     return Err(MemberError::MixedRoles);
@@ -222,7 +222,7 @@ fn parse_client(part: &str, whole: &str) -> Result<Option<Listener>, MemberError
         [host, port] => {
             Ok(Some(Listener { host: Some((*host).to_owned()), port: parse_port(port)? }))
         }
-        _ => Err(MemberError::Form(whole.to_owned())),
+        _ => Err(MemberError::Form(whole.to_owned())), // of slices
     }
 }
 

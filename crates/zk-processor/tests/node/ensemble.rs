@@ -208,6 +208,22 @@ impl Ensemble {
         self.settle();
     }
 
+    /// A new server, which knows those that are there and itself: it is to be added.
+    pub(crate) fn join(&mut self, id: i64) {
+        let leader = &self.servers[&self.leader()].node;
+        let mut text = leader.read(|db| {
+            let data = db.tree.find("/zookeeper/config").and_then(|znode| znode.data());
+            String::from_utf8(data.expect("there is a leader").to_vec()).expect("it is text")
+        });
+        text.truncate(text.rfind("version=").expect("it has a version"));
+        let (_, any) = self.peers.first_key_value().expect("there are some");
+        let mut peer = PeerConfig { id: ServerId(id), ..any.clone() };
+        peer.members =
+            Members::from_text(&format!("{text}server.{id}=h{id}:2888:3888:participant\n"));
+        self.peers.insert(id, peer);
+        self.start(id, SharedDisk::default(), false);
+    }
+
     /// A server comes back with what is on its disk.
     pub(crate) fn restart(&mut self, id: i64) {
         let disk = self.disks.remove(&id).expect("it was killed");

@@ -8,6 +8,7 @@ mod noise;
 mod properties;
 mod quorum;
 mod read_only;
+mod reconfig;
 mod script;
 mod scripts;
 mod threads;

@@ -99,7 +99,7 @@ impl Learner {
         };
         core.activate(members);
         match leader {
-            _ if is_role_kept && is_leader_kept => Ok(()),
+            _ if is_role_kept && is_leader_kept => Ok(()), // whoever was named
             Some(leader) => Err(Exit::Follow(leader)),
             None => Err(Exit::Leave(
                 "the leader or this server's part is another one in the new configuration",
