@@ -192,9 +192,14 @@ impl Leader {
         if self.needs_observers(core) {
             return Err(Exit::Leave("observers are to vote, and have to learn of it"));
         }
-        // Followers that know of the configuration already have no reason to leave.
-        if self.deposed.is_some_and(|since_ms| now_ms - since_ms > core.sync_limit_ms()) {
-            return Err(Exit::Leave("a reconfiguration names another leader"));
+        if let Some(since_ms) = self.deposed {
+            // Its followers are told first. Those that stay have no reason to go: it has moved, or they have
+            // known of the configuration before.
+            return if now_ms - since_ms > core.config.tick_ms {
+                Err(Exit::Leave("a reconfiguration names another leader"))
+            } else {
+                Ok(())
+            };
         }
         let has_all = |link: &LearnerLink| {
             link.state == LinkState::UpToDate && link.acked >= core.tail.last()

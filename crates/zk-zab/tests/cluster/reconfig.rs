@@ -343,22 +343,31 @@ fn one_that_may_never_come_is_not_waited_for() {
     assert!(!cluster.servers[joiner].disk.has(last));
 }
 
-/// A server is to vote that has just become an observer, which acknowledges nothing.
+/// Servers are to vote that have just become observers, which acknowledge nothing.
 #[test]
-fn an_observer_that_is_missed_becomes_a_voter() {
+fn observers_that_are_missed_become_voters() {
     let mut cluster = calm(1);
-    let joiner = cluster.add_server();
-    cluster.start(joiner);
-    cluster.progress(2_000).expect("it follows");
-    cluster.blocked.insert((0, joiner));
-    cluster.reconfigure(0, &[(0, VOTES), (joiner, "observer")]).expect("the leader takes it");
+    for joiner in [cluster.add_server(), cluster.add_server()] {
+        cluster.start(joiner);
+    }
+    cluster.progress(2_000).expect("they follow");
+    cluster.blocked.extend([(0, 1), (0, 2)]);
+    let observed = [(0, VOTES), (1, "observer"), (2, "observer")];
+    cluster.reconfigure(0, &observed).expect("the leader takes it");
     cluster.run_until(cluster.now_ms + 20);
     assert_eq!(voters(&cluster, 0), [1]);
-    let zxid = cluster.reconfigure(0, &[(0, VOTES), (joiner, VOTES)]).expect("it follows");
-    cluster.blocked.clear();
-    cluster.progress(5_000).expect("it votes");
-    assert_eq!(voters(&cluster, joiner), [1, 2]);
-    assert_eq!(cluster.servers[joiner].peer.members().version, zxid.0);
+    let zxid = cluster.reconfigure(0, &[(0, VOTES), (1, VOTES), (2, VOTES)]);
+    let zxid = zxid.expect("they follow, as far as the leader knows");
+    // One after the other, so that there is always a quorum of them.
+    for joiner in [1, 2] {
+        cluster.blocked.remove(&(0, joiner));
+        cluster.run_until(cluster.now_ms + 100);
+    }
+    cluster.progress(5_000).expect("they vote");
+    for server in &cluster.servers {
+        assert_eq!(server.peer.members().version, zxid.0);
+    }
+    assert_eq!(voters(&cluster, 0), [1, 2, 3]);
 }
 
 /// A leader that moves to another address names itself, and goes there by another election.
