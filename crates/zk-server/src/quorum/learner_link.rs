@@ -101,8 +101,7 @@ impl Links {
 
     /// Dials a member's quorum port. The core hears of it once, unless it closes the link before.
     pub(crate) fn connect(&self, context: &Arc<Context>, link: LinkId, leader: ServerId) {
-        let in_force = context.membership.current();
-        let addresses = in_force.member(leader).map(|leader| Port::Quorum.addresses(leader));
+        let addresses = context.membership.addresses(Port::Quorum).remove(&leader);
         let addresses = addresses.unwrap_or_default();
         let (limit, keep_alive) = (self.config.connect_timeout, self.config.keep_alive);
         let mut table = self.table(); // until the handle is in it
