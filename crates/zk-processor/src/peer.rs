@@ -231,6 +231,7 @@ impl Node {
                 PeerAction::SendSnapshot { link, to } => {
                     actions(Action::SendSnapshot { link, to });
                 }
+                PeerAction::Propose { members } => actions(Action::Propose { members }),
                 PeerAction::Activate { members } => {
                     self.apply_due(writer, now, actions); // the transaction among them
                     actions(Action::Activate { members });

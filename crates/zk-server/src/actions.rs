@@ -57,6 +57,7 @@ impl<'c> Batch<'c> {
                     outbox.push_expansion(snapshot::send(context, link, to));
                 }
             }
+            Action::Propose { members } => self.context.propose(members),
             Action::Activate { members } => self.context.activate(members),
             Action::Halt { why } => self.context.end(Exit::Halted, why),
         }

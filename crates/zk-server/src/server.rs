@@ -225,7 +225,7 @@ pub fn start(config: ServerConfig) -> Result<Running, StartError> {
                     config.ensemble.leader_max_concurrent_snap_syncs.max(1) as usize,
                 )),
             };
-            let quorum = Quorum::new(id, &config, &in_force, snapshots);
+            let quorum = Quorum::new(id, &config, &membership, snapshots);
             let node =
                 Node::member(node_config, peer, member.durable, recovered.db, member.history, now);
             (node, Some(quorum))

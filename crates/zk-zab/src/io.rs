@@ -232,6 +232,12 @@ pub enum Action {
         /// What happened, for the log.
         why: &'static str,
     },
+    /// These members may be the ensemble, now or soon: those that come are reached at these addresses too.
+    /// Another such action takes the place of this one, and so does the next [`Action::Activate`].
+    Propose {
+        /// The members.
+        members: Members,
+    },
     /// The ensemble is another one from now on: these members are reached at other addresses, this
     /// server may have to listen elsewhere, and the next start should find them.
     Activate {

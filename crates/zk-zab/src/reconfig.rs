@@ -179,6 +179,7 @@ impl Core {
             None => {}
         }
         info!(version = format_args!("{:x}", members.version), members = %members.text, "another configuration is proposed");
+        self.act(Action::Propose { members: members.clone() });
         self.next = Some(Next { verifier: QuorumVerifier::new(&members), members, since });
     }
 

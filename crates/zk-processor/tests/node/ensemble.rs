@@ -363,7 +363,7 @@ impl Ensemble {
                 self.send((id, link), Wire::Snapshot(zxid, log[..upto].to_vec()));
                 self.send_history((id, link), &log, zxid, to);
             }
-            Action::Activate { .. } => {}
+            Action::Propose { .. } | Action::Activate { .. } => {}
             Action::Halt { why } => {
                 server.halted.get_or_insert(why);
             }

@@ -109,8 +109,7 @@ impl Links {
         server: ServerId,
         port: LearnerPort,
     ) {
-        let in_force = context.membership.current();
-        let addresses = in_force.member(server).map(|server| Port::Quorum.addresses(server));
+        let addresses = context.membership.addresses(Port::Quorum).remove(&server);
         let mut addresses = addresses.unwrap_or_default();
         if let (LearnerPort::ObserverMaster, Some(port)) = (port, self.config.observer_master_port)
         {

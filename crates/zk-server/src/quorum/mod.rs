@@ -32,7 +32,7 @@ use self::tasks::Tasks;
 use crate::actions::Batch;
 use crate::client::flush_touched;
 use crate::context::Context;
-use crate::membership::InForce;
+use crate::membership::Membership;
 
 pub(crate) use self::address::HostPort;
 pub(crate) use self::link_outbox::LinkOutbox;
@@ -67,7 +67,7 @@ impl Quorum {
     pub(crate) fn new(
         id: ServerId,
         config: &ServerConfig,
-        in_force: &InForce,
+        membership: &Membership,
         snapshots: Snapshots,
     ) -> Self {
         let ensemble = &config.ensemble;
@@ -101,7 +101,11 @@ impl Quorum {
                 .max(DATA_MAX_REQUESTS * config.limits.jute_max_buffer_bytes as usize),
         };
         Self {
-            elections: Elections::new(elections, in_force.addresses(Port::Election), tasks.clone()),
+            elections: Elections::new(
+                elections,
+                membership.addresses(Port::Election),
+                tasks.clone(),
+            ),
             links: Links::new(links, tasks.clone()),
             staged: StagedSnapshots::default(),
             snapshots,
@@ -125,9 +129,9 @@ impl Quorum {
         self.elections.notify(&voter, to, vote);
     }
 
-    /// Other members are in force: votes go to them, where they are now. Called under the core's lock.
-    pub(crate) fn activate(&self, in_force: &InForce) {
-        self.elections.activate(in_force.addresses(Port::Election));
+    /// The members are others: votes go to them, where they are now. Called under the core's lock.
+    pub(crate) fn activate(&self, membership: &Membership) {
+        self.elections.activate(membership.addresses(Port::Election));
     }
 
     /// Listens on both ports of this member, wherever they are.

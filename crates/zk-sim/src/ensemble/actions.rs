@@ -29,7 +29,7 @@ impl Ensemble {
             Action::Send { link, packet } => self.send(member, link, packet),
             Action::SendHistory { link, after, to } => self.send_history(member, link, after, to),
             Action::SendSnapshot { link, to } => self.send_snapshot(member, link, to),
-            Action::Activate { .. } => {} // the simulated network needs no addresses
+            Action::Propose { .. } | Action::Activate { .. } => {} // the simulated network needs no addresses
             Action::Halt { why } => {
                 self.demand(fail("L1 no member halts", format!("member {member}: {why}")));
             }

@@ -609,6 +609,7 @@ impl Cluster {
                 }
             }
             Action::Deliver { zxid, txn } => self.on_deliver(index, zxid, txn),
+            Action::Propose { .. } => {} // everybody is reached by number
             Action::Activate { members } => {
                 assert!(members.version > 0 && !members.voters.is_empty());
                 // What no transaction has brought is nowhere else.
@@ -1014,6 +1015,7 @@ fn describe_action(action: &Action) -> String {
         Action::Persist { token, write: Write::Append { zxid, txn } } => {
             format!("Append {zxid} {} as {token:?}", describe_txn(txn))
         }
+        Action::Propose { members } => format!("Propose {}", describe_members(members)),
         Action::Activate { members } => format!("Activate {}", describe_members(members)),
         other => format!("{other:?}"),
     }

@@ -240,6 +240,7 @@ pub(crate) fn words(actions: &[Action]) -> String {
                 write!(words, "{}:history {after} {to}", link.0)
             }
             Action::SendSnapshot { link, to } => write!(words, "{}:snapshot {to}", link.0),
+            Action::Propose { .. } => continue,
             Action::Activate { members } => write!(words, "activate {:x}", members.version),
             Action::SwitchTree { zxid, .. } => write!(words, "switch {zxid}"),
             Action::Notify { .. } => continue,
