@@ -886,6 +886,7 @@ def _(world):
     check("/missing" in done.stderr, done.stderr)
     done = world.run(server, "cp", "-r", "/t", "/one", "--auth", SECRET, want=1)
     check("already exists: /one" in done.stderr, done.stderr)
+    equal(world.children(server, "/one"), [], "nothing is made where something is in the way")
     to = ("--to", other.address, "--auth", SECRET, "--to-auth", SECRET)
     world.run(server, "cp", "-r", "/t", "/far/away", *to)
     equal(content(world, other, "/far/away"), content(world, server, "/t"))
