@@ -40,7 +40,10 @@ use options::{Options, Parsed};
 /// Runs `paddock cli` with the arguments behind `cli`.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let args: Vec<OsString> = args.into_iter().collect();
-    if let Some((first, rest)) = args.split_first()
+    // Behind `cli`, which a program that is this shell alone hands on.
+    let words =
+        if args.first().is_some_and(|first| first == "cli") { &args[1..] } else { &args[..] };
+    if let Some((first, rest)) = words.split_first()
         && first == own::GUARDED
     {
         return own::run_guarded(rest);

@@ -366,9 +366,9 @@ impl Contender {
         }
     }
 
-    /// Gives the place up. Tried for as long as the session may live: it ends with the session anyway.
+    /// Gives the place up. Tried for as long as the session certainly lives: it ends with the session anyway.
     pub(crate) async fn leave(&self) -> Result<(), CliError> {
-        let limit = Instant::now() + self.client.session_timeout();
+        let limit = self.client.alive_until().unwrap_or_else(Instant::now);
         timeout_at(limit, async {
             loop {
                 // Also what was made by a create whose answer never came.

@@ -18,7 +18,7 @@ use super::transfer::{below, check_acl, policy, push, relative};
 use super::walk::{Node, Walk, Want, single};
 use super::write::{Change, Exists, Kind, Writer};
 use super::{Call, reserved, watch};
-use crate::error::CliError;
+use crate::error::{CliError, NOT_CONNECTED};
 
 /// Changes that are collected before they are carried over.
 const SETTLE: Duration = Duration::from_millis(20);
@@ -115,6 +115,19 @@ struct Mirror<'a> {
     want: Want,
 }
 
+/// Connects until it succeeds, unless what is wrong is not the connection.
+async fn persist<T, F>(connect: impl Fn() -> F) -> Result<T, CliError>
+where
+    F: Future<Output = Result<T, CliError>>,
+{
+    loop {
+        match connect().await {
+            Err(error) if error.exit == NOT_CONNECTED => sleep(Duration::from_secs(1)).await,
+            result => return result,
+        }
+    }
+}
+
 /// The order of a walk: parents first, children by name.
 fn order(a: &str, b: &str) -> Ordering {
     // The root's only part is empty, before any name.
@@ -132,7 +145,7 @@ pub(super) async fn mirror(call: &Call) -> Result<(), CliError> {
     let progress = call.progress();
     let work = async {
         let (to, to_server) = call.second().await?;
-        let mirror = Mirror {
+        let mut mirror = Mirror {
             call,
             source,
             target,
@@ -307,28 +320,56 @@ impl Mirror<'_> {
         }
     }
 
-    /// Carries changes over for ever.
-    async fn follow(&self, resync: Duration) -> Result<(), CliError> {
+    /// Carries changes over for ever. Servers that are away are waited for, sessions that are over are replaced; each time
+    /// everything is compared.
+    async fn follow(&mut self, resync: Duration) -> Result<(), CliError> {
         let mut from = self.call.client.clone();
         let mut first = true;
         loop {
-            // Before the first look, so that nothing falls between.
-            let mut events = from.events();
-            watch::set(&from, self.source, true).await?;
-            self.pass(&from, first).await?;
-            if first {
-                self.call.out.text_notice(&format!("in step; following {}", self.source));
-                first = false;
+            let Err(error) = self.follow_sessions(&from, resync, &mut first).await else {
+                continue;
+            };
+            let over = !from.state().is_alive() || !self.to.state().is_alive();
+            if first || !(over || error.exit == NOT_CONNECTED) {
+                return Err(error);
             }
-            match self.follow_session(&from, &mut events, resync).await? {
-                KeeperState::Expired => {
-                    self.call.out.notice("the session expired; a new one compares everything");
-                    from =
-                        self.call.connect(&self.call.server, self.call.flags.value("auth")).await?;
+            self.call.out.notice(&format!("{}; going on with what differs then", error.text));
+            let call = self.call;
+            let source = || call.connect(&call.server, call.flags.value("auth"));
+            match (call.flags.has("to"), from.state().is_alive(), self.to.state().is_alive()) {
+                (true, from_lives, to_lives) => {
+                    if !from_lives {
+                        from = persist(source).await?;
+                    }
+                    if !to_lives {
+                        self.to = persist(|| call.second()).await?.0;
+                    }
                 }
-                state => return Err(CliError::failed(format!("the session is {state}"))),
+                // One session is both.
+                (false, true, true) => {}
+                (false, ..) => {
+                    from = persist(source).await?;
+                    self.to = from.clone();
+                }
             }
         }
+    }
+
+    async fn follow_sessions(
+        &self,
+        from: &Client,
+        resync: Duration,
+        first: &mut bool,
+    ) -> Result<(), CliError> {
+        // Before the first look, so that nothing falls between.
+        let mut events = from.events();
+        watch::set(from, self.source, true).await?;
+        self.pass(from, *first).await?;
+        if std::mem::take(first) {
+            self.call.out.text_notice(&format!("in step; following {}", self.source));
+        }
+        let state = self.follow_session(from, &mut events, resync).await?;
+        Err(CliError::failed(format!("the session is {state}")))
     }
 
     /// Until the session ends, whose last state is returned.

@@ -56,10 +56,15 @@ pub(super) async fn hold(
             .await
             .and_then(|exit| if exit == 0 { Ok(()) } else { Err(CliError::exit(exit, "")) }),
     };
-    let left = tokio::select! {
-        left = contender.leave() => left,
+    tokio::select! {
+        left = contender.leave() => {
+            // What was done was done with it held: its exit code stands.
+            if let Err(error) = left {
+                call.out.text_notice(&error.text);
+            }
+        }
         // A second signal: in a hurry.
-        _ = signals.next() => Ok(()),
-    };
-    result.and(left)
+        _ = signals.next() => {}
+    }
+    result
 }

@@ -23,6 +23,10 @@ impl Signals {
             runtime.spawn(async move {
                 while stream.recv().await.is_some() {
                     if sender.send(kind.as_raw_value()).is_err() {
+                        #[allow(
+                            clippy::disallowed_methods,
+                            reason = "what the system does at a signal that nobody takes"
+                        )]
                         std::process::exit(128 + kind.as_raw_value());
                     }
                 }

@@ -46,8 +46,8 @@ fn mark(kind: OwnerKind) -> String {
 fn human(bytes: u64) -> String {
     match bytes {
         0..1024 => format!("{bytes} B"),
-        1024..1_048_576 => format!("{}.{} KiB", bytes >> 10, (bytes & 1023) * 10 >> 10),
-        _ => format!("{}.{} MiB", bytes >> 20, (bytes & 1_048_575) * 10 >> 20), // 1 MiB and more
+        1024..1_048_576 => format!("{}.{} KiB", bytes >> 10, ((bytes & 1023) * 10) >> 10),
+        _ => format!("{}.{} MiB", bytes >> 20, ((bytes & 1_048_575) * 10) >> 20), // 1 MiB and more
     }
 }
 

@@ -323,12 +323,22 @@ impl Writer {
             return Ok(());
         }
         let lost = left.iter().any(|(_, result)| is(result, ErrorCode::CONNECTION_LOSS));
+        // Nothing more is to be made then, not even what stood with it in its transaction.
+        let refused = |result: &Result<(), ZkError>| {
+            self.exists == Exists::Fail && is(result, ErrorCode::NODE_EXISTS)
+        };
+        if whole && !lost && left.iter().any(|(_, result)| refused(result)) {
+            left.retain(|(_, result)| refused(result));
+            let (_, result) = left.remove(0);
+            return Ok(result?);
+        }
         // A transaction that failed did nothing of what it holds.
         if whole || lost {
             left = self.again(left.into_iter().map(|(change, _)| change).collect(), lost).await?;
         }
         self.singly = left.iter().any(|(_, result)| is(result, ErrorCode::NODE_EXISTS));
         let mut overwrites = Vec::new();
+        let mut failed = None;
         for (change, result) in left {
             match (result, change) {
                 (Ok(()), change) => self.done(&change),
@@ -350,11 +360,15 @@ impl Writer {
                         Exists::Fail if lost && self.has(&path, data.as_ref()).await? => {
                             self.done(&Change::Create { path, data, acl, kind: Kind::Persistent });
                         }
-                        Exists::Fail => return Err(error.into()),
+                        Exists::Fail => failed = failed.or(Some(error)),
                     }
                 }
-                (Err(error), _) => return Err(error.into()),
+                (Err(error), _) => failed = failed.or(Some(error)),
             }
+        }
+        // After the others are counted.
+        if let Some(error) = failed {
+            return Err(error.into());
         }
         // Behind what is on its way already: nothing there is about the same znodes.
         self.launch(overwrites, true);
