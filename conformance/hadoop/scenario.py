@@ -183,6 +183,7 @@ class Hdfs:
             if not process.is_running:
                 process.start()
         self.await_states(**{node: "standby"})
+        wait_for(f"the controller of {node}", lambda: self.controllers[node].is_listening(self.ports[node]["zkfc"]))
 
     def expect_no_failover(self, active, fenced):
         """As before: the same one is active, nobody was fenced, and the controllers live."""
@@ -249,7 +250,13 @@ def a_killed_controller_costs_the_active_state(hdfs):
 
 def a_graceful_failover_fences_nobody(hdfs):
     fenced = len(hdfs.fenced())
-    _, other = hdfs.fail_over(lambda node: hdfs.driver.ask("failover", next(one for one in NODES if one != node)))
+
+    def hand_over(node):
+        other = next(one for one in NODES if one != node)
+        # A controller refuses until it has seen its NameNode healthy; to be asked twice changes nothing.
+        wait_for("a failover by request", lambda: hdfs.driver.ask("failover", other) == "")
+
+    _, other = hdfs.fail_over(hand_over)
     wait_for("one active and one standby", lambda: sorted(hdfs.states().values()) == ["active", "standby"])
     hdfs.expect_no_failover(other, fenced)
 

@@ -37,7 +37,6 @@ class HBase:
         yield "fs.file.impl", "org.apache.hadoop.fs.RawLocalFileSystem"
         yield "hbase.unsafe.stream.capability.enforce", "false"
         yield "hbase.wal.provider", "filesystem"
-        # Each server's own port, as hbase.zookeeper.property.clientPort would be the same for all.
         yield "hbase.zookeeper.quorum", self.servers.address
         yield "hbase.zookeeper.property.clientPort", str(self.servers.members[0].port)
         yield "zookeeper.znode.parent", "/hbase-conformance"

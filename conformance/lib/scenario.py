@@ -13,6 +13,7 @@ import json
 import os
 import queue
 import signal
+import socket
 import subprocess
 import threading
 import time
@@ -139,6 +140,11 @@ class Jvm:
     @property
     def is_running(self):
         return self.process is not None and self.process.poll() is None
+
+    def is_listening(self, port):
+        self.expect_running()
+        with socket.socket() as sock:
+            return sock.connect_ex(("127.0.0.1", port)) == 0
 
     def expect_running(self):
         if not self.is_running:
