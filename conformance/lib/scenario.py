@@ -218,6 +218,11 @@ class Driver(Jvm):
 
 def run(args, cases, world, group=""):
     """`world` has start() and stop(); a case takes it, and raises Broken. `group` goes before the cases' names."""
+    # Asked to end, it ends all that it started as well; no case takes this for its own failure.
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
     broken = None
     with open(args.results, "w", encoding="utf-8") as results:
         try:
