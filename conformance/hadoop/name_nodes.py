@@ -122,7 +122,10 @@ class Hdfs:
     def once(self, name, command, want):
         """Runs a command to its end, which must be this status."""
         with open(os.path.join(self.args.work, f"{name}.log"), "ab") as log:
-            status = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, timeout=90, check=False).returncode
+            try:
+                status = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, timeout=120, check=False).returncode
+            except subprocess.TimeoutExpired:
+                raise Broken(f"{name} did not end within 120 s") from None
         if status != want:
             raise Broken(f"{name} ended with status {status}, not {want}")
 
@@ -146,7 +149,7 @@ class Hdfs:
             raise Broken(f"the NameNodes are {states}")
         return active[0]
 
-    def await_states(self, seconds=60, **want):
+    def await_states(self, seconds=120, **want):
         wait_for(f"NameNodes as {want}", lambda: all(self.states()[node] == state for node, state in want.items()), seconds)
 
     def fenced(self):
@@ -159,7 +162,7 @@ class Hdfs:
     def written(self):
         return int(self.driver.ask("written"))
 
-    def expect_progress(self, files=30, seconds=60):
+    def expect_progress(self, files=30, seconds=120):
         before = self.written()
         wait_for(f"{files} more files acknowledged", lambda: self.written() >= before + files, seconds, pause=0.1)
 
@@ -168,7 +171,7 @@ class Hdfs:
         if missing or wrong or owed == 0:
             raise Broken(f"of {owed} acknowledged files {missing} are missing and {wrong} are wrong; {found} are there")
 
-    def fail_over(self, kill, seconds=60):
+    def fail_over(self, kill, seconds=120):
         """`kill` does away with the active one, somehow; the other must become active, and the killed one come back."""
         active = self.active()
         other = next(node for node in NODES if node != active)
@@ -232,7 +235,7 @@ def a_killed_name_node_is_replaced(hdfs):
 
 def a_name_node_that_hangs_is_fenced(hdfs):
     fenced = len(hdfs.fenced())
-    active, _ = hdfs.fail_over(lambda node: hdfs.name_nodes[node].process.send_signal(signal.SIGSTOP), seconds=90)
+    active, _ = hdfs.fail_over(lambda node: hdfs.name_nodes[node].process.send_signal(signal.SIGSTOP))
     if hdfs.fenced()[fenced:] != [f"{active} killed"]:
         raise Broken(f"fencing did {hdfs.fenced()[fenced:]}")
     hdfs.name_nodes[active].wait(10)
@@ -315,7 +318,7 @@ def fails_over_while_the_leader_is_down(hdfs):
         leader.kill()
         hdfs.name_nodes[node].kill()
 
-    active, _ = hdfs.fail_over(kill, seconds=90)
+    active, _ = hdfs.fail_over(kill)
     hdfs.servers.bring_back(leader)
     hdfs.restart(active)
 
@@ -328,7 +331,7 @@ def a_whole_machine_is_lost_with_the_leader(hdfs):
         hdfs.controllers[node].kill()
         hdfs.name_nodes[node].kill()
 
-    active, _ = hdfs.fail_over(kill, seconds=90)
+    active, _ = hdfs.fail_over(kill)
     hdfs.servers.bring_back(leader)
     hdfs.restart(active)
 
@@ -337,7 +340,7 @@ def fails_over_during_a_rolling_restart(hdfs):
     lost = []
 
     def meanwhile():
-        active, _ = hdfs.fail_over(lambda node: hdfs.name_nodes[node].kill(), seconds=90)
+        active, _ = hdfs.fail_over(lambda node: hdfs.name_nodes[node].kill())
         hdfs.restart(active)
         lost.append(active)
 

@@ -25,7 +25,7 @@ class Broken(Exception):
     """What a case found."""
 
 
-def wait_for(what, check, seconds=60.0, pause=0.2):
+def wait_for(what, check, seconds=120.0, pause=0.2):
     """The first true value of `check`; Broken when there is none in time. What it raises as Broken is tried again."""
     end = time.monotonic() + seconds
     last = ""
