@@ -4,7 +4,8 @@
 set -euo pipefail
 work="$1" node="$2"
 pid="$(cat "$work/$node.pid")"
-if kill -KILL "$pid" 2>/dev/null; then
+# Its number may be another's by now: the NameNode is the one with this configuration on its command line.
+if tr '\0' ' ' <"/proc/$pid/cmdline" 2>/dev/null | grep -qF "$work/conf/$node:" && kill -KILL "$pid" 2>/dev/null; then
   printf '%s killed\n' "$node" >>"$work/fenced"
 else
   printf '%s was gone\n' "$node" >>"$work/fenced"

@@ -13,6 +13,7 @@ import json
 import os
 import queue
 import signal
+import socket
 import subprocess
 import threading
 import time
@@ -24,7 +25,7 @@ class Broken(Exception):
     """What a case found."""
 
 
-def wait_for(what, check, seconds=60.0, pause=0.2):
+def wait_for(what, check, seconds=120.0, pause=0.2):
     """The first true value of `check`; Broken when there is none in time. What it raises as Broken is tried again."""
     end = time.monotonic() + seconds
     last = ""
@@ -140,6 +141,11 @@ class Jvm:
     def is_running(self):
         return self.process is not None and self.process.poll() is None
 
+    def is_listening(self, port):
+        self.expect_running()
+        with socket.socket() as sock:
+            return sock.connect_ex(("127.0.0.1", port)) == 0
+
     def expect_running(self):
         if not self.is_running:
             raise Broken(f"{self.name} ended with status {self.process.returncode}")
@@ -212,6 +218,11 @@ class Driver(Jvm):
 
 def run(args, cases, world, group=""):
     """`world` has start() and stop(); a case takes it, and raises Broken. `group` goes before the cases' names."""
+    # Asked to end, it ends all that it started as well; no case takes this for its own failure.
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
     broken = None
     with open(args.results, "w", encoding="utf-8") as results:
         try:

@@ -37,7 +37,6 @@ class HBase:
         yield "fs.file.impl", "org.apache.hadoop.fs.RawLocalFileSystem"
         yield "hbase.unsafe.stream.capability.enforce", "false"
         yield "hbase.wal.provider", "filesystem"
-        # Each server's own port, as hbase.zookeeper.property.clientPort would be the same for all.
         yield "hbase.zookeeper.quorum", self.servers.address
         yield "hbase.zookeeper.property.clientPort", str(self.servers.members[0].port)
         yield "zookeeper.znode.parent", "/hbase-conformance"
@@ -112,7 +111,7 @@ class HBase:
         pairs = (word.rsplit("@", 1) for word in self.driver.ask("regions", table).split())
         return {start: int(port) for start, port in pairs}
 
-    def await_members(self, masters, region_servers, seconds=90):
+    def await_members(self, masters, region_servers, seconds=150):
         def check():
             for process in [*masters, *region_servers]:
                 process.expect_running()
@@ -121,7 +120,7 @@ class HBase:
 
         wait_for(f"{len(masters)} masters and {len(region_servers)} region servers", check, seconds)
 
-    def move(self, start, port, seconds=60):
+    def move(self, start, port, seconds=120):
         """Asked for again while it is not there: a region server that has only just registered refuses it."""
 
         def check():
@@ -135,7 +134,7 @@ class HBase:
     def written(self):
         return int(self.driver.ask("written"))
 
-    def expect_progress(self, rows=100, seconds=90):
+    def expect_progress(self, rows=100, seconds=120):
         before = self.written()
         wait_for(f"{rows} more rows acknowledged", lambda: self.written() >= before + rows, seconds, pause=0.1)
 
@@ -156,7 +155,7 @@ def masters_and_region_servers_register(hbase):
     for process in [*hbase.masters, *hbase.region_servers]:
         process.start()
     hbase.driver.start()
-    hbase.await_members(hbase.masters, hbase.region_servers, seconds=150)
+    hbase.await_members(hbase.masters, hbase.region_servers)
 
 
 def creates_a_table(hbase):
@@ -195,7 +194,7 @@ def the_backup_takes_over_from_a_killed_master(hbase):
     active = hbase.active()
     backup = next(master for master in hbase.masters if master is not active)
     active.kill()
-    wait_for("the backup leads", lambda: hbase.active() is backup, 90)
+    wait_for("the backup leads", lambda: hbase.active() is backup, 150)
     hbase.await_members([backup], hbase.region_servers)
     # It does what a master does.
     hbase.driver.ask("create", "second")
@@ -210,7 +209,7 @@ def regions_of_a_killed_region_server_are_served_elsewhere(hbase):
     victim = next(server for server in hbase.region_servers if server.port == port)
     other = next(server for server in hbase.region_servers if server is not victim)
     victim.kill()
-    wait_for("all regions on the other server", lambda: len(hbase.regions()) == 4 and set(hbase.regions().values()) == {other.port}, 120)
+    wait_for("all regions on the other server", lambda: len(hbase.regions()) == 4 and set(hbase.regions().values()) == {other.port}, 150)
     hbase.expect_progress()
     hbase.verify()
     victim.start()
@@ -273,7 +272,7 @@ def a_master_and_the_leader_are_killed_together(hbase):
     active.kill()
     leader.kill()
     hbase.servers.leader(without=leader)
-    wait_for("the backup leads", lambda: hbase.active() is backup, 120)
+    wait_for("the backup leads", lambda: hbase.active() is backup, 150)
     hbase.expect_progress()
     hbase.servers.bring_back(leader)
     active.start()

@@ -122,7 +122,10 @@ class Hdfs:
     def once(self, name, command, want):
         """Runs a command to its end, which must be this status."""
         with open(os.path.join(self.args.work, f"{name}.log"), "ab") as log:
-            status = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, timeout=90, check=False).returncode
+            try:
+                status = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, timeout=120, check=False).returncode
+            except subprocess.TimeoutExpired:
+                raise Broken(f"{name} did not end within 120 s") from None
         if status != want:
             raise Broken(f"{name} ended with status {status}, not {want}")
 
@@ -146,7 +149,7 @@ class Hdfs:
             raise Broken(f"the NameNodes are {states}")
         return active[0]
 
-    def await_states(self, seconds=60, **want):
+    def await_states(self, seconds=120, **want):
         wait_for(f"NameNodes as {want}", lambda: all(self.states()[node] == state for node, state in want.items()), seconds)
 
     def fenced(self):
@@ -159,7 +162,7 @@ class Hdfs:
     def written(self):
         return int(self.driver.ask("written"))
 
-    def expect_progress(self, files=30, seconds=60):
+    def expect_progress(self, files=30, seconds=120):
         before = self.written()
         wait_for(f"{files} more files acknowledged", lambda: self.written() >= before + files, seconds, pause=0.1)
 
@@ -168,7 +171,7 @@ class Hdfs:
         if missing or wrong or owed == 0:
             raise Broken(f"of {owed} acknowledged files {missing} are missing and {wrong} are wrong; {found} are there")
 
-    def fail_over(self, kill, seconds=60):
+    def fail_over(self, kill, seconds=120):
         """`kill` does away with the active one, somehow; the other must become active, and the killed one come back."""
         active = self.active()
         other = next(node for node in NODES if node != active)
@@ -183,6 +186,7 @@ class Hdfs:
             if not process.is_running:
                 process.start()
         self.await_states(**{node: "standby"})
+        wait_for(f"the controller of {node}", lambda: self.controllers[node].is_listening(self.ports[node]["zkfc"]))
 
     def expect_no_failover(self, active, fenced):
         """As before: the same one is active, nobody was fenced, and the controllers live."""
@@ -231,7 +235,7 @@ def a_killed_name_node_is_replaced(hdfs):
 
 def a_name_node_that_hangs_is_fenced(hdfs):
     fenced = len(hdfs.fenced())
-    active, _ = hdfs.fail_over(lambda node: hdfs.name_nodes[node].process.send_signal(signal.SIGSTOP), seconds=90)
+    active, _ = hdfs.fail_over(lambda node: hdfs.name_nodes[node].process.send_signal(signal.SIGSTOP))
     if hdfs.fenced()[fenced:] != [f"{active} killed"]:
         raise Broken(f"fencing did {hdfs.fenced()[fenced:]}")
     hdfs.name_nodes[active].wait(10)
@@ -249,7 +253,13 @@ def a_killed_controller_costs_the_active_state(hdfs):
 
 def a_graceful_failover_fences_nobody(hdfs):
     fenced = len(hdfs.fenced())
-    _, other = hdfs.fail_over(lambda node: hdfs.driver.ask("failover", next(one for one in NODES if one != node)))
+
+    def hand_over(node):
+        other = next(one for one in NODES if one != node)
+        # A controller refuses until it has seen its NameNode healthy; to be asked twice changes nothing.
+        wait_for("a failover by request", lambda: hdfs.driver.ask("failover", other) == "")
+
+    _, other = hdfs.fail_over(hand_over)
     wait_for("one active and one standby", lambda: sorted(hdfs.states().values()) == ["active", "standby"])
     hdfs.expect_no_failover(other, fenced)
 
@@ -308,7 +318,7 @@ def fails_over_while_the_leader_is_down(hdfs):
         leader.kill()
         hdfs.name_nodes[node].kill()
 
-    active, _ = hdfs.fail_over(kill, seconds=90)
+    active, _ = hdfs.fail_over(kill)
     hdfs.servers.bring_back(leader)
     hdfs.restart(active)
 
@@ -321,7 +331,7 @@ def a_whole_machine_is_lost_with_the_leader(hdfs):
         hdfs.controllers[node].kill()
         hdfs.name_nodes[node].kill()
 
-    active, _ = hdfs.fail_over(kill, seconds=90)
+    active, _ = hdfs.fail_over(kill)
     hdfs.servers.bring_back(leader)
     hdfs.restart(active)
 
@@ -330,7 +340,7 @@ def fails_over_during_a_rolling_restart(hdfs):
     lost = []
 
     def meanwhile():
-        active, _ = hdfs.fail_over(lambda node: hdfs.name_nodes[node].kill(), seconds=90)
+        active, _ = hdfs.fail_over(lambda node: hdfs.name_nodes[node].kill())
         hdfs.restart(active)
         lost.append(active)
 
