@@ -8,6 +8,7 @@
 Whatever does not go as it should raises Broken.
 """
 
+import contextlib
 import json
 import os
 import queue
@@ -32,7 +33,7 @@ class Broken(Exception):
     """What a case found."""
 
 
-def until(what, condition, patience=60.0, every=0.1):
+def until(what, condition, patience=120.0, every=0.1):
     """What `condition` returns once it is true; while it raises Broken it is not."""
     end = time.monotonic() + patience
     last = None
@@ -80,11 +81,11 @@ class Process:
             return
         self.process.terminate()
         try:
-            status = self.process.wait(60)
+            status = self.process.wait(120)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
-            raise Broken(f"{self} did not end within 60 s of SIGTERM") from None
+            raise Broken(f"{self} did not end within 120 s of SIGTERM") from None
         finally:
             self.process = None
         if status not in (0, 143):
@@ -158,7 +159,7 @@ class Broker(Process):
             config |= {"zookeeper.metadata.migration.enable": "true", "inter.broker.protocol.version": "3.9", **cluster.quorum()}
         return config
 
-    def await_registered(self, patience=90.0):
+    def await_registered(self, patience=180.0):
         def registered():
             if not self.is_running:
                 raise SystemExit(f"{self} ended with status {self.process.returncode}")
@@ -237,7 +238,8 @@ class Driver:
         return answer.get("result")
 
     def stop(self):
-        self.process.stdin.close()
+        with contextlib.suppress(OSError):  # it may have ended before
+            self.process.stdin.close()
         try:
             self.process.wait(20)
         except subprocess.TimeoutExpired:
@@ -256,7 +258,7 @@ class Cluster:
         flags = [f"-Xmx{heap}", *FLAGS, f"-Dlog4j.configuration=file:{HERE}/log4j.properties"]
         return [self.args.java, *flags, "-cp", os.path.join(self.args.lib, "*"), main, *arguments]
 
-    def tool(self, main, *arguments, timeout=90):
+    def tool(self, main, *arguments, timeout=180):
         command = self.java("192m", main, *arguments)
         try:
             done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=timeout)
