@@ -113,7 +113,12 @@ class ConfigWatch:
                     with client.changed:
                         client.events.clear()
                     armed = client
-                    self.note(parsed(client.call(wire.get(CONFIG, watch=True)).data()[0]))
+                    config = parsed(client.call(wire.get(CONFIG, watch=True)).data()[0])
+                    # A server of Java's tells of a change before it counts it as processed, so its reply can have an older
+                    # zxid than what it gives; with that the client would be let in where the change is not known yet.
+                    while client.last_zxid < config[0]:
+                        client.call(wire.exists(CONFIG))
+                    self.note(config)
                 with client.changed:
                     if not client.events and client.open:
                         client.changed.wait(0.2)
@@ -126,7 +131,8 @@ class ConfigWatch:
     def note(self, config):
         version, lines = config
         if self.seen and version < self.seen[-1]:
-            raise Broken(f"version {version:x} after {self.seen[-1]:x}")
+            port, zxid = self.session.client.port, self.session.client.last_zxid
+            raise Broken(f"version {version:x} after {self.seen[-1]:x}, at port {port} and zxid {zxid:x}, of a client that had seen {self.session.last_zxid:x}")
         if not self.seen or version > self.seen[-1]:
             self.seen.append(version)
         ports = [int(line.rpartition(":")[2]) for line in lines]

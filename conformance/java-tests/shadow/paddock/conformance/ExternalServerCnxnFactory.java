@@ -10,6 +10,7 @@ import org.apache.zookeeper.server.ServerCnxn;
 import org.apache.zookeeper.server.ServerCnxnFactory;
 import org.apache.zookeeper.server.SyncRequestProcessor;
 import org.apache.zookeeper.server.ZooKeeperServer;
+import org.apache.zookeeper.server.quorum.QuorumPeerConfig;
 
 /**
  * The listener that ZooKeeper's tests start their embedded server behind ({@code -Dzookeeper.serverCnxnFactory}), which
@@ -60,6 +61,10 @@ public class ExternalServerCnxnFactory extends ServerCnxnFactory {
         // Some tests want frequent snapshots and say so in a static field of the embedded server.
         if (SyncRequestProcessor.getSnapCount() != DEFAULT_SNAP_COUNT) {
             settings.put("snapCount", Integer.toString(SyncRequestProcessor.getSnapCount()));
+        }
+        // Likewise that it may be asked to change its members.
+        if (QuorumPeerConfig.isReconfigEnabled()) {
+            settings.put("reconfigEnabled", "true");
         }
         process = ServerProcess.start(settings, START_MILLIS);
     }

@@ -3,6 +3,7 @@ package paddock.conformance;
 import java.io.File;
 import java.io.IOException;
 import java.io.InputStream;
+import java.io.Reader;
 import java.net.InetAddress;
 import java.net.InetSocketAddress;
 import java.net.ServerSocket;
@@ -13,6 +14,7 @@ import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.Map;
+import java.util.Properties;
 import java.util.Set;
 import java.util.TreeMap;
 import java.util.TreeSet;
@@ -48,11 +50,13 @@ public final class ServerProcess {
     private static volatile ServerProcess latest;
 
     private final Process process;
-    private final InetSocketAddress address;
+    private final Path config;
+    private final InetSocketAddress address; // null: as the server's files say
     private final Path log;
 
-    private ServerProcess(Process process, InetSocketAddress address, Path log) {
+    private ServerProcess(Process process, Path config, InetSocketAddress address, Path log) {
         this.process = process;
+        this.config = config;
         this.address = address;
         this.log = log;
     }
@@ -76,17 +80,44 @@ public final class ServerProcess {
      * @param settings the lines of zoo.cfg; {@code dataDir} and {@code clientPort} must be among them
      */
     public static ServerProcess launch(Map<String, String> settings) throws IOException {
-        String kind = System.getProperty("conformance.server", "paddock");
-        Path work = Path.of(System.getProperty("conformance.work", System.getProperty("java.io.tmpdir")));
-        Files.createDirectories(work);
-        String name = "server-" + ProcessHandle.current().pid() + "-" + NUMBER.incrementAndGet();
+        return launch(settings, null);
+    }
+
+    /**
+     * Starts a server as {@link #launch(Map)} does.
+     *
+     * @param place where its zoo.cfg is written; null for anywhere
+     */
+    public static ServerProcess launch(Map<String, String> settings, Path place) throws IOException {
+        Path work = work();
+        String name = newName();
         Map<String, String> lines = new TreeMap<>(settings);
         List<String> flags = forwardedFlags(lines);
-        Path config = work.resolve(name + ".cfg");
+        Path config = place == null ? work.resolve(name + ".cfg") : place;
         StringBuilder text = new StringBuilder();
         lines.forEach((key, value) -> text.append(key).append('=').append(value).append('\n'));
         Files.writeString(config, text);
+        String host = lines.getOrDefault("clientPortAddress", "127.0.0.1");
+        return launch(config, work.resolve(name + ".log"), flags, new InetSocketAddress(host, Integer.parseInt(lines.get("clientPort"))));
+    }
 
+    /** Starts a server with a zoo.cfg that is there, and that the server may edit. Its clients' port may be in a file of members. */
+    public static ServerProcess launch(Path config) throws IOException {
+        Map<String, String> lines = new TreeMap<>();
+        return launch(config, work().resolve(newName() + ".log"), forwardedFlags(lines), null);
+    }
+
+    private static Path work() throws IOException {
+        Path work = Path.of(System.getProperty("conformance.work", System.getProperty("java.io.tmpdir")));
+        return Files.createDirectories(work);
+    }
+
+    private static String newName() {
+        return "server-" + ProcessHandle.current().pid() + "-" + NUMBER.incrementAndGet();
+    }
+
+    private static ServerProcess launch(Path config, Path log, List<String> flags, InetSocketAddress address) throws IOException {
+        String kind = System.getProperty("conformance.server", "paddock");
         List<String> command = new ArrayList<>();
         if (kind.equals("apache")) {
             command.add(System.getProperty("conformance.server.java", "java"));
@@ -99,15 +130,11 @@ public final class ServerProcess {
             command.add("server");
         }
         command.add(config.toString());
-        Path log = work.resolve(name + ".log");
         ProcessBuilder builder = new ProcessBuilder(command).redirectErrorStream(true).redirectOutput(log.toFile());
         builder.redirectInput(new File("/dev/null"));
         builder.environment().remove("JVMFLAGS");
         builder.environment().put("SERVER_JVMFLAGS", String.join(" ", flags));
-
-        String host = lines.getOrDefault("clientPortAddress", "127.0.0.1");
-        InetSocketAddress address = new InetSocketAddress(host, Integer.parseInt(lines.get("clientPort")));
-        ServerProcess server = new ServerProcess(builder.start(), address, log);
+        ServerProcess server = new ServerProcess(builder.start(), config, address, log);
         RUNNING.add(server);
         latest = server;
         return server;
@@ -168,7 +195,7 @@ public final class ServerProcess {
     /** The answer to a four-letter word, empty when the server cannot be reached. */
     public String fourLetter(String word) {
         try (Socket socket = new Socket()) {
-            socket.connect(address, 1000);
+            socket.connect(address(), 1000);
             socket.setSoTimeout(2000);
             socket.getOutputStream().write(word.getBytes(StandardCharsets.US_ASCII));
             socket.getOutputStream().flush();
@@ -225,9 +252,35 @@ public final class ServerProcess {
         }
     }
 
-    /** The address that clients connect to. */
-    public InetSocketAddress address() {
-        return address;
+    /** The address that clients connect to, which a reconfiguration may have changed. */
+    public InetSocketAddress address() throws IOException {
+        Properties lines = read(config);
+        String id = Files.readString(Path.of(lines.getProperty("dataDir"), "myid")).trim();
+        String members = lines.getProperty("dynamicConfigFile");
+        if (members != null && Files.exists(Path.of(members))) {
+            read(Path.of(members)).forEach(lines::putIfAbsent);
+        }
+        // server.N=host:port:port:part;[host:]port
+        String client = lines.getProperty("server." + id, "").replaceFirst("^[^;]*;?", "");
+        client = client.isEmpty() ? lines.getProperty("clientPort", "") : client.substring(client.lastIndexOf(':') + 1);
+        if (client.isEmpty() && address == null) {
+            throw new IOException(config + " says nothing of the clients' port");
+        }
+        return client.isEmpty() ? address : new InetSocketAddress("127.0.0.1", Integer.parseInt(client.trim()));
+    }
+
+    private static Properties read(Path file) throws IOException {
+        Properties lines = new Properties();
+        try (Reader reader = Files.newBufferedReader(file)) {
+            lines.load(reader);
+        }
+        return lines;
+    }
+
+    /** Returns when the process has ended. */
+    public void awaitEnd() throws InterruptedException {
+        process.waitFor();
+        RUNNING.remove(this);
     }
 
     /** Whether the process still runs. */

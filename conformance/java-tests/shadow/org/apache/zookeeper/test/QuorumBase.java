@@ -98,6 +98,13 @@ public class QuorumBase extends ClientBase {
         servers.clear();
     }
 
+    /** What tests that start servers themselves end them with. */
+    public static void shutdown(QuorumPeer peer) {
+        if (peer != null) {
+            peer.shutdown();
+        }
+    }
+
     /** Which of the servers leads, from 0; -1 when none does. */
     public int getLeaderIndex() {
         for (int i = 0; i < servers.size(); i++) {

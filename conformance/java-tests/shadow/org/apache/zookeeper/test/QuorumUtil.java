@@ -5,14 +5,16 @@ import static org.junit.jupiter.api.Assertions.assertTrue;
 import java.io.File;
 import java.io.IOException;
 import java.nio.file.Files;
+import java.nio.file.Path;
 import java.util.ArrayList;
-import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.TreeMap;
 import java.util.stream.Collectors;
 import org.apache.zookeeper.PortAssignment;
 import org.apache.zookeeper.server.quorum.QuorumPeer;
+import org.apache.zookeeper.server.quorum.QuorumPeerConfig;
+import paddock.conformance.ExternalPeer;
 import paddock.conformance.ServerProcess;
 
 /**
@@ -32,6 +34,7 @@ public class QuorumUtil {
         public File dataDir;
         public int clientPort;
 
+        private Path config;
         private int quorumPort;
         private int electionPort;
         private boolean localSessions;
@@ -39,17 +42,14 @@ public class QuorumUtil {
     }
 
     /** What a test asks of the object in its JVM, done to the process. */
-    private final class ExternalPeer extends QuorumPeer {
+    private final class Peer extends ExternalPeer {
 
         private final PeerStruct member;
+        private boolean reconfigEnabled;
 
-        ExternalPeer(PeerStruct member) throws IOException {
+        Peer(PeerStruct member) throws IOException {
+            super(member.id, member.config);
             this.member = member;
-        }
-
-        @Override
-        public int getClientPort() {
-            return member.clientPort;
         }
 
         /** A process reads this once, so one that runs starts again. */
@@ -74,17 +74,8 @@ public class QuorumUtil {
         }
 
         @Override
-        public ServerState getPeerState() {
-            switch (mode(member)) {
-            case "leader":
-                return ServerState.LEADING;
-            case "follower":
-                return ServerState.FOLLOWING;
-            case "observer":
-                return ServerState.OBSERVING;
-            default:
-                return ServerState.LOOKING;
-            }
+        public boolean isReconfigEnabled() {
+            return reconfigEnabled;
         }
     }
 
@@ -111,8 +102,12 @@ public class QuorumUtil {
                 member.clientPort = PortAssignment.unique();
                 member.quorumPort = PortAssignment.unique();
                 member.electionPort = PortAssignment.unique();
-                member.peer = new ExternalPeer(member);
+                member.config = ClientBase.createTmpDir().toPath().resolve("zoo.cfg");
                 peers.put(id, member);
+            }
+            for (PeerStruct member : peers.values()) {
+                configure(member);
+                member.peer = new Peer(member);
             }
         } catch (IOException e) {
             throw new RuntimeException(e);
@@ -124,7 +119,9 @@ public class QuorumUtil {
     }
 
     public PeerStruct getPeer(int id) {
-        return peers.get(id);
+        PeerStruct member = peers.get(id);
+        ((Peer) member.peer).refresh();
+        return member;
     }
 
     public void enableLocalSession(boolean enabled) {
@@ -150,10 +147,19 @@ public class QuorumUtil {
         }
     }
 
+    /** As upstream's servers it starts with the members of the beginning, and learns of others from the ensemble. */
     public void start(int id) throws IOException {
-        PeerStruct member = getPeer(id);
+        PeerStruct member = peers.get(id);
         member.localSessions |= localSessionEnabled;
-        Map<String, String> settings = new HashMap<>();
+        Peer peer = (Peer) member.peer;
+        peer.reconfigEnabled = QuorumPeerConfig.isReconfigEnabled();
+        member.process = ServerProcess.launch(configure(member), member.config);
+        peer.is(member.process);
+    }
+
+    /** Writes its zoo.cfg. */
+    private Map<String, String> configure(PeerStruct member) throws IOException {
+        Map<String, String> settings = new TreeMap<>();
         settings.put("dataDir", member.dataDir.getAbsolutePath());
         settings.put("clientPort", Integer.toString(member.clientPort));
         settings.put("clientPortAddress", "127.0.0.1");
@@ -162,11 +168,16 @@ public class QuorumUtil {
         settings.put("syncLimit", Integer.toString(syncLimit));
         settings.put("connectToLearnerMasterLimit", Integer.toString(INIT_LIMIT));
         settings.put("localSessionsEnabled", Boolean.toString(member.localSessions));
+        settings.put("reconfigEnabled", Boolean.toString(QuorumPeerConfig.isReconfigEnabled()));
         for (PeerStruct other : peers.values()) {
-            settings.put("server." + other.id, "127.0.0.1:" + other.quorumPort + ":" + other.electionPort);
+            String client = ":participant;127.0.0.1:" + other.clientPort;
+            settings.put("server." + other.id, "127.0.0.1:" + other.quorumPort + ":" + other.electionPort + client);
         }
-        Files.writeString(member.dataDir.toPath().resolve("myid"), id + "\n");
-        member.process = ServerProcess.launch(settings);
+        Files.writeString(member.dataDir.toPath().resolve("myid"), member.id + "\n");
+        StringBuilder text = new StringBuilder();
+        settings.forEach((key, value) -> text.append(key).append('=').append(value).append('\n'));
+        Files.writeString(member.config, text);
+        return settings;
     }
 
     public void restart(int id) throws IOException {
@@ -189,10 +200,11 @@ public class QuorumUtil {
     }
 
     public void shutdown(int id) {
-        PeerStruct member = getPeer(id);
+        PeerStruct member = peers.get(id);
         if (member.process != null) {
             member.process.stop();
             member.process = null;
+            ((Peer) member.peer).is(null);
         }
     }
 
@@ -205,12 +217,11 @@ public class QuorumUtil {
     }
 
     public String getConnectionStringForServer(int id) {
-        return "127.0.0.1:" + getPeer(id).clientPort;
+        return "127.0.0.1:" + peers.get(id).clientPort;
     }
 
     private static String mode(PeerStruct member) {
-        String answer = member.process == null ? "" : member.process.fourLetter("srvr");
-        return answer.lines().filter(line -> line.startsWith("Mode: ")).findFirst().map(line -> line.substring(6)).orElse("");
+        return ((Peer) member.peer).mode();
     }
 
     public boolean allPeersAreConnected() {
@@ -218,7 +229,7 @@ public class QuorumUtil {
     }
 
     public QuorumPeer getLeaderQuorumPeer() {
-        return getPeer(getLeaderServer()).peer;
+        return peers.get(getLeaderServer()).peer;
     }
 
     public List<QuorumPeer> getFollowerQuorumPeers() {
