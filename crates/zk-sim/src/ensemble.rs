@@ -830,7 +830,7 @@ impl Ensemble {
             Txn::Error(error) if error.err == zk_proto::ErrorCode::SESSION_MOVED => {
                 self.markers.met(Marker::SessionMovedError);
             }
-            Txn::Error(error) if error.err == zk_proto::ErrorCode::MARSHALLING_ERROR => {
+            Txn::Error(error) if error.err == zk_proto::ErrorCode::BAD_ARGUMENTS => {
                 self.markers.met(Marker::RequestSpoilt);
             }
             _ => {} // nothing to note

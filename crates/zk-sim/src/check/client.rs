@@ -173,7 +173,7 @@ fn one(view: &mut View<'_>, op: &MultiOp, txn: &Txn) -> Result<(Option<String>, 
 
 /// Why a request was not looked at: its session has moved or is gone, or the leader's disk is nearly
 /// full. A multi says so in its first operation. What comes late by way of an observer master is spoilt
-/// there, and cannot be read; clients here ask for nothing else that cannot.
+/// there; clients here ask for nothing that is wrong in itself.
 fn refused(txn: &Txn) -> Option<ErrorCode> {
     let error = match txn {
         Txn::Error(error) => error,
@@ -187,7 +187,7 @@ fn refused(txn: &Txn) -> Option<ErrorCode> {
         ErrorCode::SESSION_MOVED,
         ErrorCode::SESSION_EXPIRED,
         ErrorCode::SYSTEM_ERROR,
-        ErrorCode::MARSHALLING_ERROR,
+        ErrorCode::BAD_ARGUMENTS,
     ];
     refusals.contains(&error.err).then_some(error.err)
 }
@@ -466,7 +466,7 @@ impl Clients {
     ) -> Verdict {
         const CHECKER: &str = "C1 C5 a write is answered with what it did";
         let ReplyHeader { xid, zxid, err } = header;
-        if err == ErrorCode::MARSHALLING_ERROR {
+        if err == ErrorCode::BAD_ARGUMENTS {
             return fail(
                 "S6 only where a session was are its requests spoilt",
                 format!(
