@@ -174,6 +174,7 @@ def moved_session(ensemble, first, second, root, late=(wire.SESSION_MOVED,)):
             error = wire.SESSION_MOVED  # the connection was closed instead
         if error not in late:
             raise Broken(f"a write by the connection that was left: {error}, where one of {late} was to be expected")
+        new.call(wire.sync()).ok()
         expect("its data", new.call(wire.get(root)).data()[0], b"new" if error else b"old")
         new.call(wire.set_data(root, b"still")).ok()
         # Back again, as a client does that lost this one, too.
