@@ -5,7 +5,7 @@
 //! of these observers to another, or to the follower itself. The follower can: what comes late from
 //! where the session was has no effect.
 
-use bytes::Bytes;
+use zk_proto::proto::DeleteRequest;
 use zk_proto::quorum::{
     ForwardedRequest, PacketType, QuorumPacket, SessionTimeout, decode_touched_sessions,
 };
@@ -19,11 +19,13 @@ use crate::node::{Action, Node, Writer};
 use crate::role::{Asker, Role};
 use crate::stats::Stats;
 
-/// A request that the leader can only fail, and that nobody waits for but who sent the one in its place.
+/// A request that the leader can only fail, in the place of this one, with whose session and number it
+/// comes back. One that cannot be read would not do: upstream's leader makes no transaction of that, and
+/// the observer would wait for ever.
 fn spoilt(request: &ForwardedRequest) -> ForwardedRequest {
-    // No operation whose body may be empty.
     let ForwardedRequest { session_id, cxid, .. } = *request;
-    ForwardedRequest { session_id, cxid, op: OpCode::SET_DATA, body: Bytes::new() }
+    let body = DeleteRequest { path: "/".into(), version: -1 }.to_bytes();
+    ForwardedRequest { session_id, cxid, op: OpCode::DELETE, body }
 }
 
 impl Node {

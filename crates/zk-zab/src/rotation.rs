@@ -8,8 +8,9 @@ use zk_proto::ServerId;
 #[derive(Debug, Default)]
 pub(crate) struct Rotation {
     turn: usize,
-    /// How many in a row could not be used.
+    /// How many in a row could not be used, and since when that is so.
     failed: usize,
+    failing_since_ms: i64,
 }
 
 /// Who comes next.
@@ -18,12 +19,15 @@ pub(crate) struct Turn {
     pub(crate) master: ServerId,
     /// All others were tried since one of them could be used.
     pub(crate) is_round_over: bool,
+    /// For how long none of them could be used.
+    pub(crate) failing_ms: i64,
 }
 
 impl Rotation {
     /// The next master of `own`; `None` when nobody but the leader is there.
     pub(crate) fn next(
         &mut self,
+        now_ms: i64,
         own: ServerId,
         leader: ServerId,
         voters: &BTreeSet<ServerId>,
@@ -37,8 +41,11 @@ impl Rotation {
         let master = *masters.get(turn)?;
         self.turn = turn + 1;
         let is_round_over = self.failed > 0 && self.failed.is_multiple_of(masters.len());
+        if self.failed == 0 {
+            self.failing_since_ms = now_ms;
+        }
         self.failed += 1;
-        Some(Turn { master, is_round_over })
+        Some(Turn { master, is_round_over, failing_ms: now_ms - self.failing_since_ms })
     }
 
     /// The last one that was asked for served.
@@ -77,7 +84,7 @@ mod tests {
         let mut rotation = Rotation::default();
         let voters = voters(5);
         let next =
-            |rotation: &mut Rotation| rotation.next(ServerId(9), ServerId(3), &voters).unwrap();
+            |rotation: &mut Rotation| rotation.next(7, ServerId(9), ServerId(3), &voters).unwrap();
         let first: Vec<Turn> = (0..4).map(|_| next(&mut rotation)).collect();
         assert!(first.iter().all(|turn| !turn.is_round_over));
         let met: BTreeSet<ServerId> = first.iter().map(|turn| turn.master).collect();
@@ -87,19 +94,21 @@ mod tests {
         rotation.served();
         let then: Vec<Turn> = (0..5).map(|_| next(&mut rotation)).collect();
         assert_eq!(then[..4], [first[2], first[3], first[0], first[1]]);
-        assert!(then[4].is_round_over);
+        assert!(then[4].is_round_over && then[4].failing_ms == 0);
+        let late = rotation.next(50, ServerId(9), ServerId(3), &voters).unwrap();
+        assert_eq!(late.failing_ms, 43);
     }
 
     #[test]
     fn a_leader_alone_is_no_observer_master() {
-        assert_eq!(Rotation::default().next(ServerId(2), ServerId(1), &voters(1)), None);
+        assert_eq!(Rotation::default().next(0, ServerId(2), ServerId(1), &voters(1)), None);
     }
 
     #[test]
     fn observers_spread() {
         let mut count: BTreeMap<ServerId, usize> = BTreeMap::new();
         for own in 6..106 {
-            let turn = Rotation::default().next(ServerId(own), ServerId(1), &voters(5)).unwrap();
+            let turn = Rotation::default().next(0, ServerId(own), ServerId(1), &voters(5)).unwrap();
             *count.entry(turn.master).or_default() += 1;
         }
         assert!(

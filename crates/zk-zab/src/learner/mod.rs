@@ -102,18 +102,27 @@ impl Learner {
     /// the leader when none of them could be used for a while. Gives how long to wait before that, in ms.
     fn choose_master(&mut self, core: &mut Core) -> i64 {
         let turn = (self.observer && core.config.observer_masters)
-            .then(|| core.rotation.next(core.id(), self.leader, &core.config.members.voters))
+            .then(|| {
+                let voters = &core.config.members.voters;
+                core.rotation.next(core.now_ms, core.config.id, self.leader, voters)
+            })
             .flatten();
         let patience_ms = core.sync_limit_ms().min(core.init_limit_ms() / 2);
-        let is_urgent = core.now_ms - self.since_ms > patience_ms;
         let (master, port, may_wait) = match turn {
-            Some(turn) if !(turn.is_round_over && is_urgent) => {
+            Some(turn) if !(turn.is_round_over && turn.failing_ms > patience_ms) => {
                 (turn.master, LearnerPort::ObserverMaster, turn.is_round_over)
             }
             Some(_) | None => (self.leader, LearnerPort::Quorum, self.observer),
         };
         (self.master, self.port) = (master, port);
         if may_wait { jitter_ms(core.id(), core.now_ms, core.config.reconnect_delay_ms) } else { 0 }
+    }
+
+    /// The last dial led nowhere.
+    fn dial_again(&mut self, core: &mut Core) {
+        let delay_ms = self.choose_master(core);
+        let until_ms = core.now_ms + core.config.connect_retry_ms + delay_ms;
+        self.phase = Phase::Waiting { until_ms };
     }
 
     fn dial(&mut self, core: &mut Core) {
@@ -193,9 +202,7 @@ impl Learner {
         // A follower that does not serve yet hangs up at once.
         let is_refused = self.phase == Phase::Discovery && self.port == LearnerPort::ObserverMaster;
         if self.phase == Phase::Dialing || is_refused {
-            let delay_ms = self.choose_master(core);
-            let until_ms = core.now_ms + core.config.connect_retry_ms + delay_ms;
-            self.phase = Phase::Waiting { until_ms };
+            self.dial_again(core);
             return Ok(());
         }
         Err(Exit::Leave("the leader's link is gone"))
@@ -223,6 +230,15 @@ impl Learner {
                 if matches!(self.phase, Phase::Waiting { until_ms } if now_ms >= until_ms) {
                     self.dial(core);
                 }
+            }
+            // A follower that feeds observers has an epoch, and says so at once.
+            Phase::Discovery
+                if self.port == LearnerPort::ObserverMaster
+                    && now_ms - self.heard_ms > core.sync_limit_ms() =>
+            {
+                core.close(self.link);
+                self.link_is_open = false;
+                self.dial_again(core);
             }
             Phase::Discovery | Phase::EpochAcked | Phase::Synchronization | Phase::Synced => {
                 if now_ms - self.heard_ms > core.init_limit_ms() {

@@ -264,11 +264,15 @@ fn an_observer_goes_from_follower_to_follower_and_to_the_leader_in_the_end() {
     let mut met = vec![first];
     let begin_ms = rig.now_ms;
     for round in 0.. {
-        // One refuses, the other hangs up when it hears who it is.
+        // One refuses, the other hangs up when it hears who it is; and once nobody says anything.
         if round % 2 == 1 {
             rig.step(Input::LinkUp { link });
         }
-        assert_eq!(words(&rig.step(Input::LinkDown { link })), "");
+        if round == 3 {
+            assert_eq!(words(&rig.wait(510)), format!("{}:close", link.0));
+        } else {
+            assert_eq!(words(&rig.step(Input::LinkDown { link })), "");
+        }
         let (next, server, port) = next_dial(&mut rig, 200);
         link = next;
         if port == LearnerPort::Quorum {
@@ -280,7 +284,7 @@ fn an_observer_goes_from_follower_to_follower_and_to_the_leader_in_the_end() {
     }
     // syncLimit, and a little.
     let took_ms = rig.now_ms - begin_ms;
-    assert!((500..900).contains(&took_ms) && met.len() > 4, "{took_ms} ms: {met:?}");
+    assert!((500..1500).contains(&took_ms) && met.len() > 3, "{took_ms} ms: {met:?}");
     assert_eq!(rig.peer.status().learner_master, Some(ServerId(2)));
 }
 
