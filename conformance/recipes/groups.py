@@ -77,7 +77,8 @@ class Group:
 
     def tail(self, name):
         with open(self.log(name), encoding="utf-8", errors="replace") as log:
-            return " ".join(log.read().split())[-300:]
+            text = " ".join(log.read().split())
+        return text[:300] if "panicked" in text else text[-300:]
 
     def log(self, name):
         return os.path.join(self.work, f"{self.language.name}-{self.program}-{name}.log")
@@ -264,7 +265,7 @@ class Config(Group):
             name, word = line[0], line[1]
             if word == "saw":
                 if int(line[2]) <= last.get(name, 0):
-                    found.append((number, f"{name} saw {line[2]} after {last[name]}"))
+                    found.append((number, f"{name} saw {line[2]} after {last.get(name, 0)}"))
                 last[name] = int(line[2])
             elif word == "older" and name not in self.excused:
                 found.append((number, f"{name} was shown {line[2]}, older than what it had seen, within one session"))
@@ -447,6 +448,9 @@ class Queue(Group):
                 if before:
                     found.append((number, f"{item} was handed to {before[0]} and to {name}"))
                 takers.setdefault(item, []).append(name)
+            elif word == "lost":
+                # It has given it up: its session is over, or it takes it for over.
+                takers[item].remove(name)
             elif word == "done":
                 if item in done:
                     found.append((number, f"{item} was done by {done[item]} and by {name}"))

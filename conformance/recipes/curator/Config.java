@@ -56,7 +56,7 @@ public class Config {
         synchronized void seen(ChildData before, ChildData now) {
             if (now.getStat().getMzxid() < newest) {
                 Common.say(name, "older", number(now.getData()));
-            } else if (now.getStat().getMzxid() > newest) {
+            } else if (now.getStat().getMzxid() > newest && now.getData().length > 0) {
                 newest = now.getStat().getMzxid();
                 Common.say(name, "saw", number(now.getData()));
             }

@@ -87,6 +87,9 @@ impl Queue<'_> {
                     println!("{} took {item}", self.name);
                     sleep(millis(50)).await;
                     let done = self.finish(&item).await;
+                    if let Err(error) = &done {
+                        eprintln!("{item} is given up: {error}");
+                    }
                     println!("{} {} {item}", self.name, if done.is_ok() { "done" } else { "lost" });
                     done?;
                 }
