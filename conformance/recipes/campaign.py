@@ -45,8 +45,10 @@ class Campaign:
             self.ensemble.start()
             for group in self.groups:
                 group.start()
-            # The first case is that they work at all; programs in Java take a while to start.
-            self.case("calm", calm, 90)
+            # Programs in Java take a while to start; on a busy machine, sessions may end meanwhile.
+            self.trouble = {}
+            self.at_work("at the start", 120)
+            self.case("calm", calm)
             for name in faults:
                 self.case(name, FAULTS[name])
             self.the_end()
@@ -93,6 +95,10 @@ class Campaign:
     def keep(self, group, fault):
         with open(os.path.join(self.args.logs, f"{group.name}-{fault}.txt".replace("/", "-")), "w", encoding="utf-8") as out:
             out.writelines(" ".join(line) + "\n" for line in list(group.lines))
+            for name in group.processes:
+                out.write(f"\n== {name} on standard error\n")
+                with open(group.log(name), encoding="utf-8", errors="replace") as log:
+                    out.writelines(log.readlines()[-200:])
 
     def at_work(self, when, patience=PATIENCE, seconds=None, without=None):
         """Waits until each group has made progress from now on; `without` names those of each that cannot."""
@@ -166,7 +172,7 @@ class Skip(Exception):
 
 
 def calm(_campaign):
-    pass
+    time.sleep(2)
 
 
 def crash(campaign, member):

@@ -192,7 +192,7 @@ class Holders(Group):
         return len(self.lines), len(self.storage.asked)
 
     def wrong(self):
-        found, held, absent, highest = [], {}, set(), -1
+        found, held, absent, highest, last = [], {}, set(), -1, ""
         for number, line in enumerate(list(self.lines)):
             if len(line) < 2:
                 continue
@@ -202,9 +202,10 @@ class Holders(Group):
                 others = [other for other in held if other != name and other not in absent]
                 if others:
                     found.append((number, f"{name} became {self.takes} while {others[0]} was"))
-                if token <= highest:
+                # The same again: it stood aside for a moment, its session lives, and nobody came in between.
+                if token < highest or token == highest and name != last:
                     found.append((number, f"{name} was given token {token} after {highest}"))
-                held[name], highest = token, max(highest, token)
+                held[name], highest, last = token, max(highest, token), name
                 absent.discard(name)
             elif word in (*self.gives, "killed"):
                 held.pop(name, None)
