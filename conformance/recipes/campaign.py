@@ -7,7 +7,7 @@ from ensemble import Broken, Ensemble, say, until
 from groups import RECIPES
 from storage import Storage
 
-SESSION = 4.0  # seconds: the session timeout of the programs
+SESSION = 6.0  # seconds: the session timeout of the programs
 PATIENCE = 40.0  # for a recipe to be at work again
 
 

@@ -16,7 +16,7 @@ import org.apache.zookeeper.data.Stat;
 
 /** What the programs here share: how they connect, print, and write to a storage that is fenced. */
 final class Common {
-    private static final int SESSION = 4000; // milliseconds
+    private static final int SESSION = 6000; // milliseconds
     private static final int CONNECTION = 3000;
 
     private Common() {}

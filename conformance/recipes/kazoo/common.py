@@ -8,7 +8,7 @@ import time
 from kazoo.client import KazooClient
 from kazoo.retry import KazooRetry
 
-SESSION = 4.0  # seconds
+SESSION = 6.0  # seconds
 
 
 def connect(hosts):

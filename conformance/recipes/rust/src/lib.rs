@@ -8,7 +8,7 @@ use std::time::Duration;
 pub use tokio::time::sleep;
 pub use zookeeper_client::{Acls, Client, CreateMode, CreateOptions, Error};
 
-pub const SESSION: Duration = Duration::from_secs(4);
+pub const SESSION: Duration = Duration::from_secs(6);
 pub const PERSISTENT: CreateOptions<'static> = CreateMode::Persistent.with_acls(Acls::anyone_all());
 pub const EPHEMERAL: CreateOptions<'static> = CreateMode::Ephemeral.with_acls(Acls::anyone_all());
 

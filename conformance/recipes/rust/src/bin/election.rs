@@ -11,11 +11,9 @@ async fn main() {
     let mut storage = Storage::open(&args[3]).expect("the storage answers");
     loop {
         let client = connect(&args[0]).await;
-        while !client.state().is_terminated() {
-            if stand(&client, &args[1], &args[2], &mut storage).await.is_err() {
-                sleep(millis(50)).await;
-            }
-        }
+        // A new session each time: what lost replies may have left in the line goes with the old one.
+        let _ = stand(&client, &args[1], &args[2], &mut storage).await;
+        sleep(millis(50)).await;
     }
 }
 
@@ -23,11 +21,12 @@ async fn stand(client: &Client, path: &str, name: &str, storage: &mut Storage) -
     let ancestors = CreateMode::Persistent.with_acls(Acls::anyone_all());
     let options = LockOptions::new(Acls::anyone_all()).with_ancestor_options(ancestors)?;
     let mut states = client.state_watcher();
+    states.state();
     // The node is deleted when `lock` is dropped.
-    let lock = client.lock(LockPrefix::new_curator(path, "latch-")?, name.as_bytes(), options).await?;
-    if states.state() != SessionState::SyncConnected {
-        return Ok(());
-    }
+    let lock = tokio::select! {
+        lock = client.lock(LockPrefix::new_curator(path, "latch-")?, name.as_bytes(), options) => lock?,
+        _ = states.changed() => return Err(Error::ConnectionLoss),
+    };
     // The zxid that created our node is the term: every later master has a higher one, whatever happens to the path.
     let Some(token) = token(client, lock.lock_path()).await? else { return Ok(()) };
     println!("{name} master {token}");
