@@ -411,12 +411,16 @@ class Queue(Group):
     def arguments(self, name):
         return ["put" if name[0] == "q" else "take"], []
 
-    def in_hand(self):
+    def in_hand(self, of_the_dead=False):
         hand = {}
         for line in list(self.lines):
             if len(line) > 2 and line[1] in ("took", "done", "lost"):
                 hand[line[0]] = line[1:]
-        return {name: what[1] for name, what in hand.items() if what[0] == "took" and name in self.processes}
+        return {
+            name: what[1]
+            for name, what in hand.items()
+            if what[0] == "took" and (name in self.processes) != of_the_dead
+        }
 
     def victim(self):
         return next(iter(self.in_hand()), None)
@@ -433,6 +437,8 @@ class Queue(Group):
         ended = {line[2] for word in ("done", "lost") for line in self.said(word)}
         left = {line[2] for line in self.said("put", 0, mark)} - ended
         left -= {item for name, item in self.in_hand().items() if name in without}
+        # Who was killed may have recorded the result and not said so. That none is lost is seen in the end.
+        left -= set(self.in_hand(of_the_dead=True).values())
         if left:
             return f"{sorted(left)[0]} was put in and not done"
         return "" if self.said("done", mark) else "nothing was done"

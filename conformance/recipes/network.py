@@ -25,7 +25,7 @@ def ip(*words, check=True):
 class Network:
     def __init__(self, hosts):
         self.hosts, self.missing = list(hosts), ""
-        self.tag = f"pd{os.getpid() % 36**3:x}"
+        self.tag = f"pr{os.getpid() % 36**3:x}"
         self.made = False
         if os.geteuid() != 0:
             self.missing = "needs root, for network namespaces"
@@ -43,12 +43,12 @@ class Network:
     def sweep():
         """Removes what a run that was killed has left."""
         for line in ip("netns", "list", check=False).splitlines():
-            found = re.match(r"paddock-(\d+)-", line)
+            found = re.match(r"paddock-recipes-(\d+)-", line)
             if found and not os.path.exists(f"/proc/{found[1]}"):
                 ip("netns", "del", line.split()[0], check=False)
 
     def namespace(self, host):
-        return f"paddock-{os.getpid()}-{host}"
+        return f"paddock-recipes-{os.getpid()}-{host}"
 
     def make(self):
         self.made = True
