@@ -8,7 +8,7 @@ use bytes::Bytes;
 use zk_proto::quorum::{Notification, PacketType, QuorumPacket};
 use zk_proto::{ServerId, Zxid};
 use zk_tree::Database;
-use zk_zab::{Action as PeerAction, Input, LinkId, ServingRole, Token, Write};
+use zk_zab::{Action as PeerAction, Input, LinkId, Members, ServingRole, Token, Write};
 
 use crate::Now;
 use crate::node::{Action, Node, Staged, Writer, sessions_of};
