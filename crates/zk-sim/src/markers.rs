@@ -159,6 +159,8 @@ markers! {
     CheckpointTaken = "a checkpoint was taken";
     /// And the log behind it went.
     LogPurged = "a log was purged";
+    /// Another ensemble.
+    Reconfigured = "a reconfiguration was committed";
     /// Groups and weights.
     HierarchicalCommit = "a transaction was committed by groups and weights";
     /// Half of the voters or fewer.

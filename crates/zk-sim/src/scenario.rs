@@ -103,6 +103,8 @@ fn calm(seed: u64) -> Scenario {
     Scenario {
         voters: 3,
         observers: 0,
+        spares: 0,
+        reconfig: false,
         groups: Vec::new(),
         standalone: false,
         clients: 6,

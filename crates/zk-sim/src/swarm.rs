@@ -16,6 +16,8 @@ const EARLY_COMMITS_STREAM: u64 = 0x6561_726c_7943_6f6d;
 
 /// And for followers that feed observers.
 const OBSERVER_MASTERS_STREAM: u64 = 0x6f6d_506f_7274_0000;
+/// And for reconfigurations.
+const RECONFIG_STREAM: u64 = 0x7265_636f_6e66_6967;
 
 /// A kind of fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -88,6 +90,10 @@ pub struct Scenario {
     pub voters: usize,
     /// Members without one.
     pub observers: usize,
+    /// Machines that are in no configuration at first, and know the others.
+    pub spares: usize,
+    /// Clients change the ensemble.
+    pub reconfig: bool,
     /// Groups of voters, which are counted from 0, with their weights; none: a majority decides.
     pub groups: Vec<Vec<(usize, u64)>>,
     /// One member that knows of no ensemble.
@@ -176,6 +182,8 @@ impl Scenario {
             seed,
             voters,
             observers,
+            spares: 0,
+            reconfig: false,
             groups: Vec::new(),
             standalone,
             clients,
@@ -223,7 +231,21 @@ impl Scenario {
         if matches!(rng.below(100), 70..85) {
             scenario.draw_groups(rng);
         }
+        let mut rng = Prng::new(seed ^ RECONFIG_STREAM);
+        if scenario.groups.is_empty() && rng.chance(15) {
+            scenario.draw_reconfigurations(&mut rng);
+        }
         scenario
+    }
+
+    /// An ensemble that changes.
+    fn draw_reconfigurations(&mut self, rng: &mut Prng) {
+        self.reconfig = true;
+        self.spares = rng.index(3);
+        // One server that is an ensemble (`standaloneEnabled=false`), and may grow.
+        self.standalone = false;
+        // Which loss of data is tolerated depends on who votes, and that is about to change.
+        self.faults.retain(|fault| *fault != Fault::LostData);
     }
 
     /// Hierarchical quorums, of more voters than there would have been.
@@ -260,7 +282,7 @@ impl Scenario {
     pub fn membership(&self) -> Members {
         let id = |index: usize| ServerId(i64::try_from(index).unwrap_or_default() + 1);
         let mut members = Members::default();
-        for index in 0..self.members() {
+        for index in 0..self.voters + self.observers {
             let (server, voter) = (id(index), index < self.voters);
             let role = if voter { "participant" } else { "observer" };
             members.text += &format!("server.{server}=s{server}:2888:3888:{role};0.0.0.0:2181\n");
@@ -276,10 +298,22 @@ impl Scenario {
         members
     }
 
-    /// Members in all.
+    /// What the file of a machine says that no configuration has reached yet.
+    #[must_use]
+    pub fn file_of(&self, index: usize) -> Members {
+        let members = self.membership();
+        if index < self.voters + self.observers {
+            return members;
+        }
+        let server = index + 1;
+        let own = format!("server.{server}=s{server}:2888:3888:participant;0.0.0.0:2181\n");
+        Members::from_text(&(members.text + &own))
+    }
+
+    /// Machines in all.
     #[must_use]
     pub fn members(&self) -> usize {
-        self.voters + self.observers
+        self.voters + self.observers + self.spares
     }
 }
 

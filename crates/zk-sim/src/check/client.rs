@@ -16,7 +16,7 @@ use zk_proto::txn::{Txn, TxnHeader};
 use zk_proto::{ErrorCode, OpCode, Record, Request, SessionId, Xid, Zxid, path};
 use zk_session::LocalSessionMode;
 
-use super::model::{Model, Znode};
+use super::model::{CONFIG, Model, Znode};
 use super::{Verdict, Violation, fail};
 
 /// What a write is answered with.
@@ -26,6 +26,8 @@ enum Expected {
     Done,
     Created(String, Option<Stat>),
     Stat(Option<Stat>),
+    /// The ensemble that a reconfiguration makes.
+    Config(Option<Bytes>),
     /// Errors of its operations, and paths of what they created.
     Multi(Vec<Result<Option<String>, ErrorCode>>),
 }
@@ -248,6 +250,14 @@ fn expect(model: &Model, request: &Request, txn: &Txn) -> Result<Expected, Strin
                 wrong("no end of a session")
             };
         }
+        // Whether it could be had depends on who was connected to the leader.
+        Request::Reconfig(_) => {
+            return match txn {
+                Txn::SetData(set) if set.path == CONFIG => Ok(Expected::Config(set.data.clone())),
+                Txn::Error(error) => Ok(Expected::Error(error.err)),
+                _ => wrong("no reconfiguration"), // of all that there are
+            };
+        }
         _ => return wrong("it is no write"), // the workload's requests are those above
     };
     match one(&mut view, &op, txn) {
@@ -405,7 +415,7 @@ impl Clients {
                     *stat = model.at(&request.path, *zxid).map(|znode| znode.stat());
                 }
             }
-            Expected::Error(_) | Expected::Done | Expected::Multi(_) => {}
+            Expected::Error(_) | Expected::Done | Expected::Config(_) | Expected::Multi(_) => {}
         }
     }
 
@@ -549,6 +559,7 @@ pub fn is_write(request: &Request) -> bool {
             | Request::SetData(_)
             | Request::Multi(_)
             | Request::CloseSession
+            | Request::Reconfig(_)
     )
 }
 
@@ -568,6 +579,7 @@ fn written(request: &Request, err: ErrorCode, body: &Bytes) -> Result<Expected, 
         Request::SetData(_) => {
             Expected::Stat(Some(SetDataResponse::decode(body).map_err(text)?.stat))
         }
+        Request::Reconfig(_) => Expected::Config(GetDataResponse::decode(body).map_err(text)?.data),
         Request::Multi(_) => {
             let MultiResponse(results) = MultiResponse::decode(body).map_err(text)?;
             let result = |result| match result {
