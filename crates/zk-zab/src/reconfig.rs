@@ -124,8 +124,11 @@ pub(crate) fn members_in(txn: &Bytes) -> Option<Members> {
 fn quorum_addresses(members: &Members, server: ServerId) -> Option<Vec<(String, u16)>> {
     let spec = members.spec(server)?;
     let member = Member::parse(0, spec, true).ok()?;
+    // No name is looked up here; but this one is known.
+    let host = |host: String| if host == "localhost" { "127.0.0.1".to_owned() } else { host };
+    let addresses = member.addresses.into_iter();
     let mut addresses: Vec<_> =
-        member.addresses.into_iter().map(|address| (address.host, address.quorum_port)).collect();
+        addresses.map(|address| (host(address.host), address.quorum_port)).collect();
     addresses.sort();
     Some(addresses)
 }

@@ -104,7 +104,7 @@ fn the_text_is_what_zookeeper_writes() {
     assert_eq!(
         ensemble.text(),
         "server.1=127.0.0.1:2888:3888:participant;127.0.0.1:2181\n\
-         server.2=[2001:db8::1]:2888:3888:participant;[::1]:2181\n\
+         server.2=[2001:db8:0:0:0:0:0:1]:2888:3888:participant;[0:0:0:0:0:0:0:1]:2181\n\
          server.3=zk3.example.com:2888:3888:participant\n\
          server.10=h:1:2:observer;0.0.0.0:2191\n"
     );

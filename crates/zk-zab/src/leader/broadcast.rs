@@ -6,7 +6,7 @@ use zk_proto::quorum::{PacketType, QuorumPacket};
 use zk_proto::{ServerId, Zxid};
 
 use super::discovery::Handled;
-use super::{Leader, LearnerLink, LinkState};
+use super::{Deposed, Leader, LearnerLink, LinkState};
 use crate::core::{Core, Exit};
 use crate::packet::{bare, commit_and_activate, inform_and_activate, txn as txn_packet};
 use crate::reconfig::keeps_leader;
@@ -131,7 +131,6 @@ impl Leader {
         if keeps_leader(&core.config.members, next, own) {
             return own;
         }
-        self.deposed = Some(core.now_ms);
         let candidates = self.links.iter().filter(|learner| {
             let synced = matches!(learner.state, LinkState::Synced | LinkState::UpToDate);
             synced
@@ -140,9 +139,10 @@ impl Leader {
                 && next.voters.contains(&learner.id)
         });
         let leader = candidates.max_by_key(|learner| (learner.acked, learner.id));
-        let leader = leader.map_or(own, |learner| learner.id);
-        info!(%leader, "this server does not lead in the next configuration");
-        leader
+        let heir = leader.map_or(own, |learner| learner.id);
+        self.deposed = Some(Deposed { since_ms: core.now_ms, heir });
+        info!(leader = %heir, "this server does not lead in the next configuration");
+        heir
     }
 
     /// Whether a quorum of these members is here and up to date, so that they can decide at once.
@@ -187,16 +187,16 @@ impl Leader {
             self.ping(core);
         }
         if !self.is_quorum(core, true, LearnerLink::is_known) {
-            return Err(Exit::Leave("too many followers are gone"));
+            return Err(self.leave(core, "too many followers are gone"));
         }
         if self.needs_observers(core) {
             return Err(Exit::Leave("observers are to vote, and have to learn of it"));
         }
-        if let Some(since_ms) = self.deposed {
+        if let Some(deposed) = self.deposed {
             // Its followers are told first. Those that stay have no reason to go: it has moved, or they have
             // known of the configuration before.
-            return if now_ms - since_ms > core.config.tick_ms {
-                Err(Exit::Leave("a reconfiguration names another leader"))
+            return if now_ms - deposed.since_ms > core.config.tick_ms {
+                Err(self.leave(core, "a reconfiguration names another leader"))
             } else {
                 Ok(())
             };

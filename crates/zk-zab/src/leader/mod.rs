@@ -57,6 +57,14 @@ enum LinkState {
     UpToDate,
 }
 
+/// The end of a leader in a reconfiguration.
+#[derive(Debug, Clone, Copy)]
+struct Deposed {
+    since_ms: i64,
+    /// Who leads now: its followers were told so. None of them was fit if that is this server.
+    heir: ServerId,
+}
+
 /// A learner's connection.
 #[derive(Debug)]
 struct LearnerLink {
@@ -133,8 +141,8 @@ pub(crate) struct Leader {
     /// It may have lost its data, and with them what it promised to others.
     lost_data: bool,
     /// A reconfiguration made somebody else the leader: nothing more is committed here, and its
-    /// followers are about to leave. Since when.
-    deposed: Option<i64>,
+    /// followers are about to leave.
+    deposed: Option<Deposed>,
     last_proposed: Zxid,
     links: Vec<LearnerLink>,
     next_ping_ms: i64,
@@ -287,9 +295,18 @@ impl Leader {
         // any more, and will not be, if this was needed for it.
         if !gone.observer && !self.standalone && !self.is_quorum(core, true, LearnerLink::is_known)
         {
-            return Err(Exit::Leave("too many followers are gone"));
+            return Err(self.leave(core, "too many followers are gone"));
         }
         Ok(())
+    }
+
+    /// The end: an election, unless a reconfiguration says who is next. What else this server voted for would
+    /// call into question what it has told its followers.
+    fn leave(&self, core: &Core, why: &'static str) -> Exit {
+        match self.deposed {
+            Some(Deposed { heir, .. }) if heir != core.id() => Exit::Follow(heir),
+            Some(_) | None => Exit::Leave(why),
+        }
     }
 
     /// A packet came.
