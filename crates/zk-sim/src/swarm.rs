@@ -232,7 +232,7 @@ impl Scenario {
             scenario.draw_groups(rng);
         }
         let mut rng = Prng::new(seed ^ RECONFIG_STREAM);
-        if scenario.groups.is_empty() && rng.chance(15) {
+        if scenario.groups.is_empty() && matches!(rng.below(100), 70..85) {
             scenario.draw_reconfigurations(&mut rng);
         }
         scenario

@@ -73,6 +73,12 @@ impl Ensemble {
                         &self.members[member].disk,
                     )
                 }
+                // It became an observer, and a voter again before its disk came to this: what went is back.
+                Landed::Truncate(_, before)
+                    if self.scenario.reconfig && self.members[member].disk.end() >= before =>
+                {
+                    Ok(())
+                }
                 Landed::Truncate(kept, before) => self.what_counts_stays(member, kept, before),
                 Landed::Install(snapshot, end, before) => {
                     self.met(Marker::SnapshotInstalled);
