@@ -1,8 +1,8 @@
 """HBase on ZooKeeper: two masters and two region servers as processes of their own, a table that is written to all the time,
 and each kind of server killed in turn, ZooKeeper's too. What counts at the end is that no acknowledged row is lost.
 
-The root folder is a plain local one, without Hadoop's checksums on top: those keep the last bytes of the write-ahead log
-in the process, and a region server that is killed would lose them whatever ZooKeeper does.
+The root folder is a plain local one, without Hadoop's checksums on top: those do not promise that what was flushed is in the
+file when a region server is killed.
 """
 
 import argparse
