@@ -44,10 +44,10 @@ impl Learner {
                 }
                 core.tail.commit_next();
                 self.deliver(core);
-                if let Some(leader) = leader {
-                    if let Some(next) = core.next.take_if(|next| next.since == packet.zxid) {
-                        self.activate(core, next.members, Some(leader))?;
-                    }
+                if let Some(leader) = leader
+                    && let Some(next) = core.next.take_if(|next| next.since == packet.zxid)
+                {
+                    self.activate(core, next.members, Some(leader))?;
                 }
             }
             PacketType::INFORM if self.observer => {
