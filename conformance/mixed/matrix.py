@@ -364,6 +364,19 @@ def master_of(ensemble, observer):
     return until("the observer is behind a follower", stands)
 
 
+def written(member, path):
+    """The member takes a write, as soon as it has found its place again."""
+
+    def attempt():
+        try:
+            with Client(member.port) as client:
+                return client.call(wire.create(path)).error in (wire.OK, wire.NODE_EXISTS)
+        except (Lost, Refused, Expired):
+            return False
+
+    until(f"{member} takes a write", attempt)
+
+
 def observers_behind_followers(ensemble):
     observer = ensemble[4]
     follower = master_of(ensemble, observer)
@@ -396,12 +409,12 @@ def observers_behind_followers(ensemble):
     other = master_of(ensemble, observer)
     if other is follower:
         raise Broken(f"observer {observer} is behind {follower}, which is dead")
-    asks.through(ensemble, observer, "/other")
+    written(observer, "/other")
     ensemble.heal()
     # Its leader goes, and with it the role of its follower.
     ensemble[3].kill()
     ensemble.led()
-    asks.through(ensemble, observer, "/next")
+    written(observer, "/next")
     ensemble.heal()
     master_of(ensemble, observer)
     checks.agree(ensemble)

@@ -872,9 +872,6 @@ impl Ensemble {
             Txn::Error(error) if error.err == zk_proto::ErrorCode::SESSION_MOVED => {
                 self.markers.met(Marker::SessionMovedError);
             }
-            Txn::Error(error) if error.err == zk_proto::ErrorCode::BAD_ARGUMENTS => {
-                self.markers.met(Marker::RequestSpoilt);
-            }
             _ => {} // nothing to note
         }
         if zxid.epoch() < self.checks.leadership.newest_offered() {

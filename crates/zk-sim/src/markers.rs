@@ -105,8 +105,6 @@ markers! {
     SessionRevalidated = "a session was taken up at another server";
     /// S6.
     SessionMovedError = "a request was refused because its session had moved";
-    /// The same behind a follower.
-    RequestSpoilt = "a follower spoilt a request of a session that had left the observer";
     /// Expired.
     SessionExpired = "a session expired";
     /// With ephemerals.
