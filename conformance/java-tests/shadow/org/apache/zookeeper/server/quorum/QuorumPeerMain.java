@@ -29,11 +29,12 @@ public class QuorumPeerMain {
         QuorumPeerConfig.setReconfigEnabled(told(config, settings, "reconfigEnabled", QuorumPeerConfig.isReconfigEnabled()));
         QuorumPeerConfig.setStandaloneEnabled(told(config, settings, "standaloneEnabled", QuorumPeerConfig.isStandaloneEnabled()));
         long id = Long.parseLong(Files.readString(Path.of(settings.getProperty("dataDir"), "myid")).trim());
+        // First: a server can be up at once, and then it is looked for.
+        ExternalPeer peer = isEnsemble(settings) ? peer(id, config) : null;
+        quorumPeer = peer;
         ServerProcess process = ServerProcess.launch(config);
-        if (isEnsemble(settings)) {
-            ExternalPeer peer = peer(id, config);
+        if (peer != null) {
             peer.is(process);
-            quorumPeer = peer;
             peer.refreshAlways();
         }
         try {
