@@ -7,7 +7,7 @@ import time
 import checks
 import wire
 from checks import Load
-from ensemble import FLAGS, LINES, Broken, Member, Mixed, until
+from ensemble import FLAGS, LINES, Broken, Member, Mixed, sent, until
 from servers import free_port, say
 from wire import Client, Expired, Lost, Session
 
@@ -469,6 +469,7 @@ def outlives_restarts(ensemble, root):
 
 def changes_under_load(ensemble, root):
     """Everything at once, with the leader killed in between."""
+    marks = {node: node.log_size() for node in ensemble.nodes}
     with ConfigWatch(ensemble) as watch, Load(ensemble) as load:
         load.progress()
 
@@ -512,6 +513,11 @@ def changes_under_load(ensemble, root):
         ensemble[3].move(client=False)
         version = then(f"{ensemble[3]} moves", ensemble[4], joining=[ensemble[3]])
         load.rest()
+        for member in ensemble.members:
+            # Among themselves Java's servers count digests of transactions that a snapshot had already, under load.
+            others = [node for node in ensemble.nodes if node.is_java and node is not member]
+            if member.is_java and any("SNAP" in sent(other, member.number, marks[other]) for other in others):
+                member.excused = checks.mismatched(member)
         in_force(ensemble, version)
         load.verify()
         say(f"      {load.acked} writes acknowledged, {load.unknown} without an answer")

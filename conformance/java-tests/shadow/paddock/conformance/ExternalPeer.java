@@ -174,15 +174,15 @@ public class ExternalPeer extends QuorumPeer {
         return config + ".dynamic.next";
     }
 
-    /** Apache's server keeps it in a file; of another the epoch of the last transaction is known. */
+    /** Apache's server keeps it in a file; ours tells the epoch of its history, which is the same at rest. */
     @Override
     public long getAcceptedEpoch() throws IOException {
         Path file = Path.of(read(config).getProperty("dataDir"), "version-2", "acceptedEpoch");
         if (Files.exists(file)) {
             return Long.parseLong(Files.readString(file).trim());
         }
-        return process.fourLetter("srvr").lines().filter(line -> line.startsWith("Zxid: 0x")).findFirst()
-            .map(line -> Long.parseUnsignedLong(line.substring(8), 16) >>> 32).orElse(-1L);
+        return process.fourLetter("mntr").lines().filter(line -> line.startsWith("zk_paddock_epoch\t")).findFirst()
+            .map(line -> Long.parseLong(line.substring(line.indexOf('\t') + 1).trim())).orElse(-1L);
     }
 
     @Override

@@ -255,7 +255,8 @@ public final class ServerProcess {
     /** The address that clients connect to, which a reconfiguration may have changed. */
     public InetSocketAddress address() throws IOException {
         Properties lines = read(config);
-        String id = Files.readString(Path.of(lines.getProperty("dataDir"), "myid")).trim();
+        Path myid = Path.of(lines.getProperty("dataDir"), "myid");
+        String id = Files.exists(myid) ? Files.readString(myid).trim() : "";
         String members = lines.getProperty("dynamicConfigFile");
         if (members != null && Files.exists(Path.of(members))) {
             read(Path.of(members)).forEach(lines::putIfAbsent);

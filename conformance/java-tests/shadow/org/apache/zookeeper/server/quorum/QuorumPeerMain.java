@@ -25,14 +25,18 @@ public class QuorumPeerMain {
         try (Reader reader = Files.newBufferedReader(config)) {
             settings.load(reader);
         }
-        provide(config, settings, "reconfigEnabled", Boolean.toString(QuorumPeerConfig.isReconfigEnabled()));
-        provide(config, settings, "standaloneEnabled", Boolean.toString(QuorumPeerConfig.isStandaloneEnabled()));
+        // Static fields in the servers of a JVM: what one of them has been told the next ones know.
+        QuorumPeerConfig.setReconfigEnabled(told(config, settings, "reconfigEnabled", QuorumPeerConfig.isReconfigEnabled()));
+        QuorumPeerConfig.setStandaloneEnabled(told(config, settings, "standaloneEnabled", QuorumPeerConfig.isStandaloneEnabled()));
         long id = Long.parseLong(Files.readString(Path.of(settings.getProperty("dataDir"), "myid")).trim());
-        ExternalPeer peer = peer(id, config);
-        ServerProcess process = ServerProcess.launch(config);
-        peer.is(process);
+        // First: a server can be up at once, and then it is looked for.
+        ExternalPeer peer = isEnsemble(settings) ? peer(id, config) : null;
         quorumPeer = peer;
-        peer.refreshAlways();
+        ServerProcess process = ServerProcess.launch(config);
+        if (peer != null) {
+            peer.is(process);
+            peer.refreshAlways();
+        }
         try {
             process.awaitEnd();
         } catch (InterruptedException e) {
@@ -40,11 +44,25 @@ public class QuorumPeerMain {
         }
     }
 
-    /** What a test has set in its JVM, for a process to know. */
-    private static void provide(Path config, Properties settings, String key, String value) throws IOException {
+    /** What the zoo.cfg says, or else what it is made to say. */
+    private static boolean told(Path config, Properties settings, String key, boolean otherwise) throws IOException {
         if (!settings.containsKey(key)) {
-            Files.writeString(config, key + "=" + value + "\n" + Files.readString(config));
+            Files.writeString(config, key + "=" + otherwise + "\n" + Files.readString(config));
         }
+        return Boolean.parseBoolean(settings.getProperty(key, Boolean.toString(otherwise)));
+    }
+
+    /** Otherwise there is no QuorumPeer, which tests look for. */
+    private static boolean isEnsemble(Properties settings) throws IOException {
+        Properties members = new Properties();
+        members.putAll(settings);
+        if (settings.containsKey("dynamicConfigFile")) {
+            try (Reader reader = Files.newBufferedReader(Path.of(settings.getProperty("dynamicConfigFile")))) {
+                members.load(reader);
+            }
+        }
+        long count = members.stringPropertyNames().stream().filter(key -> key.startsWith("server.")).count();
+        return count > 1 || count == 1 && !QuorumPeerConfig.isStandaloneEnabled();
     }
 
     private static ExternalPeer peer(long id, Path config) throws IOException {
