@@ -79,9 +79,9 @@ def receive(sock):
     return body
 
 
-def first_reply(port, path):
+def first_reply(port, path, host="127.0.0.1"):
     """Connects, gets a session and the data of `path`; returns the error code of that."""
-    with socket.create_connection(("127.0.0.1", port), 10) as sock:
+    with socket.create_connection((host, port), 10) as sock:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connect = struct.pack(">iqiqi16s?", 0, 0, 30000, 0, 16, b"", False)
         sock.sendall(struct.pack(">i", len(connect)) + connect)
@@ -131,6 +131,9 @@ def free_port():
 
 
 class Server:
+    # Another address, and what then comes before its command, for one in a network namespace (network.py).
+    host, before = "127.0.0.1", ()
+
     def __init__(self, kind, directory, lines=("tickTime=2000",), release=None, flags=(), level="WARN"):
         self.kind, self.dir, self.process = kind, directory, None
         self.release, self.flags, self.level = release, tuple(flags), level
@@ -144,7 +147,7 @@ class Server:
     def configure(self):
         with open(self.config, "w", encoding="utf-8") as out:
             out.write(
-                f"dataDir={self.data}\nclientPort={self.port}\nclientPortAddress=127.0.0.1\n"
+                f"dataDir={self.data}\nclientPort={self.port}\nclientPortAddress={self.host}\n"
                 "maxClientCnxns=0\nadmin.enableServer=false\n4lw.commands.whitelist=*\n"
             )
             out.writelines(f"{line}\n" for line in self.lines)
@@ -170,7 +173,7 @@ class Server:
 
     @property
     def address(self):
-        return f"127.0.0.1:{self.port}"
+        return f"{self.host}:{self.port}"
 
     @property
     def pid(self):
@@ -192,12 +195,12 @@ class Server:
             if properties:
                 environment["SERVER_JVMFLAGS"] = shlex.join(properties)
         with open(os.path.join(self.dir, "log"), "ab") as log:
-            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment)
+            self.process = subprocess.Popen([*self.before, *command], stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment)
 
     def await_reply(self, path, started):
         while True:
             try:
-                error = first_reply(self.port, path)
+                error = first_reply(self.port, path, self.host)
                 elapsed = time.monotonic() - started
                 if error != 0:
                     raise SystemExit(f"{self.kind}: reading {path} after the start failed with error {error}")
@@ -263,7 +266,7 @@ class Server:
 
     def words(self, word):
         """The answer to a four-letter word; OSError while there is none."""
-        with socket.create_connection(("127.0.0.1", self.port), 5) as sock:
+        with socket.create_connection((self.host, self.port), 5) as sock:
             sock.sendall(word.encode())
             answer = b""
             while part := sock.recv(65536):

@@ -92,7 +92,7 @@ JAVA_LEARNS = (
 JAVA_SENDS = re.compile(r"LearnerHandler Sending (DIFF|TRUNC)\b.*peer sid: ?(\d+)")
 JAVA_MEETS = re.compile(r"Synchronizing with Learner sid: ?(\d+)")
 PADDOCK_LEARNS = re.compile(r'synchronizing leader=\d+ method="(\w+)"')
-PADDOCK_SENDS = re.compile(r"a learner is brought up to date learner=(\d+) .*method=(Diff|Trunc|Snap)")
+PADDOCK_SENDS = re.compile(r"(?:a learner|an observer) is brought up to date learner=(\d+) .*method=(Diff|Trunc|Snap)")
 
 
 def learnt(member, mark):
@@ -140,15 +140,24 @@ def loaded(member, mark):
 
 
 class Mixed:
-    """`kinds` are those of the voters 1, 2, 3; `observer` that of number 4, if there is one."""
+    """`kinds` are those of the voters 1, 2, 3; `observer` that of number 4, if there is one. With an `observer_master_port` followers
+    feed observers, each at that port of its own host."""
 
-    def __init__(self, folder, kinds, release, observer=None, flags=(), lines=()):
+    def __init__(self, folder, kinds, release, observer=None, flags=(), lines=(), observer_master_port=None, second_address=False):
         self.folder = folder
         kinds = [*kinds, *([observer] if observer else [])]
-        servers = [
-            f"server.{number}=127.0.0.1:{free_port()}:{free_port()}{':observer' if number > 3 else ''}"
-            for number in range(1, len(kinds) + 1)
-        ]
+        if observer_master_port:
+            lines = [*lines, f"observerMasterPort={observer_master_port}"]
+        if second_address:
+            lines = [*lines, "multiAddress.enabled=true"]
+
+        def server(number):
+            host = f"127.0.0.{10 + number}" if observer_master_port else "127.0.0.1"
+            quorum, election = free_port(), free_port()
+            second = f"|127.0.0.2:{quorum}:{election}" if second_address else ""
+            return f"server.{number}={host}:{quorum}:{election}{second}{':observer' if number > 3 else ''}"
+
+        servers = [server(number) for number in range(1, len(kinds) + 1)]
         self.members = []
         for number, kind in enumerate(kinds, 1):
             role = ["peerType=observer"] if number > 3 else []

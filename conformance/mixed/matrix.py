@@ -21,7 +21,7 @@ import changes  # noqa: E402
 import wire  # noqa: E402
 from checks import Holder, Load  # noqa: E402
 from ensemble import Broken, Mixed, learnt, loaded, sent, until  # noqa: E402
-from servers import say  # noqa: E402
+from servers import free_port, say  # noqa: E402
 from wire import Client, Expired, Lost, Refused  # noqa: E402
 
 JAVA, OURS = "apache", "paddock"
@@ -349,6 +349,87 @@ def fuzzy(ensemble, number, rounds, emptied):
             load.verify()
 
 
+# --- observers behind followers ---
+
+
+def master_of(ensemble, observer):
+    """The follower that feeds the observer, once both say so."""
+
+    def stands():
+        number = int(observer.metrics().get("observer_master_id", "0"))
+        leader = ensemble.led()
+        follower = ensemble[number] if 0 < number <= 3 and number != leader.number else None
+        return follower if follower and follower.metrics().get("synced_observers") == "1" else None
+
+    return until("the observer is behind a follower", stands)
+
+
+def written(member, path):
+    """The member takes a write, as soon as it has found its place again."""
+
+    def attempt():
+        try:
+            with Client(member.port) as client:
+                return client.call(wire.create(path)).error in (wire.OK, wire.NODE_EXISTS)
+        except (Lost, Refused, Expired):
+            return False
+
+    until(f"{member} takes a write", attempt)
+
+
+def observers_behind_followers(ensemble):
+    observer = ensemble[4]
+    follower = master_of(ensemble, observer)
+    say(f"      observer {observer} is behind follower {follower}")
+    asks.through(ensemble, observer, "/through")
+    asks.synced_reads(ensemble, observer, "/synced")
+    # The leader cannot tell an observer from its follower. Java's lets late writes pass, ours makes them fail.
+    late = (wire.SESSION_MOVED, wire.OK if follower.is_java else wire.BAD_ARGUMENTS)
+    for number, (first, second) in enumerate(((observer, follower), (follower, observer))):
+        asks.moved_session(ensemble, first, second, f"/near-{number}", late)
+    for number, (first, second) in enumerate(((observer, ensemble[3]), (ensemble[3], observer))):
+        asks.moved_session(ensemble, first, second, f"/far-{number}")
+    asks.expiring_session(ensemble, observer, ensemble[3], "/expiring")
+    checks.agree(ensemble)
+    # It comes back a little behind, and far behind.
+    for count, methods in ((20, ("DIFF",)), (0, ("SNAP",))):
+        observer.kill()
+        if not count:
+            observer.wipe()
+        writes(ensemble, f"/behind-{count}", count + 5)
+        marks = marks_of(ensemble)
+        ensemble.back(observer)
+        follower = master_of(ensemble, observer)
+        told = (learnt(observer, marks[observer])[-1:], sent(follower, 4, marks[follower])[-1:])
+        if told[0] != told[1] or told[0][0] not in methods:
+            raise Broken(f"observer {observer} says that it got {told[0]}, follower {follower} that it sent {told[1]}: not {methods}")
+        checks.agree(ensemble)
+    follower.kill()
+    ensemble.led()
+    other = master_of(ensemble, observer)
+    if other is follower:
+        raise Broken(f"observer {observer} is behind {follower}, which is dead")
+    written(observer, "/other")
+    ensemble.heal()
+    # Its leader goes, and with it the role of its follower.
+    ensemble[3].kill()
+    ensemble.led()
+    written(observer, "/next")
+    ensemble.heal()
+    master_of(ensemble, observer)
+    checks.agree(ensemble)
+
+
+def one_of_two_addresses(ensemble):
+    for member in ensemble.members:
+        asks.through(ensemble, member, f"/through-{member.number}")
+    for _ in range(2):
+        ensemble.led().kill()
+        ensemble.led()
+        ensemble.heal()
+    checks.agree(ensemble)
+
+
 # --- replacement ---
 
 
@@ -561,6 +642,16 @@ class Matrix:
                 "fuzzy-snapshots/paddock-leads", (JAVA, OURS, OURS),
                 lambda ensemble: fuzzy(ensemble, 1, rounds, (1, 4)), observer=JAVA, **snapshots,
             )  # fmt: skip
+        for name, kinds, observer in (
+            ("java-observer", (OURS, OURS, JAVA), JAVA),
+            ("paddock-observer", (JAVA, JAVA, OURS), OURS),
+        ):
+            if quick and not self.args.only:
+                continue
+            self.one(f"observer-masters/{name}", kinds, observers_behind_followers, observer=observer, observer_master_port=free_port())
+            # Java's servers take it from a system property alone.
+            flags = ("-Dzookeeper.multiAddress.enabled=true",)
+            self.one(f"several-addresses/{name}", kinds, one_of_two_addresses, observer=observer, second_address=True, flags=flags)
         there, back = self.kinds((OURS, JAVA))
         self.one("rolling-replacement/empty", (JAVA,) * 3, lambda ensemble: rolling(ensemble, (there, back)))
         compressed = "-Dzookeeper.snapshot.compression.method="

@@ -35,6 +35,7 @@ impl Completer for Completion {
             COMMANDS
                 .iter()
                 .map(|spec| spec.name)
+                .chain(crate::own::COMMANDS.iter().map(|own| own.name))
                 .filter(|name| name.starts_with(word))
                 .map(str::to_owned)
                 .collect()

@@ -27,6 +27,11 @@ impl CliError {
         Self { text: text.into(), exit: FAILED, cause: None }
     }
 
+    /// An end with an exit code of its own.
+    pub(crate) fn exit(exit: u8, text: impl Into<String>) -> Self {
+        Self { text: text.into(), exit, cause: None }
+    }
+
     pub(crate) fn usage(text: impl Into<String>) -> Self {
         Self { text: text.into(), exit: USAGE, cause: None }
     }
@@ -42,6 +47,19 @@ impl CliError {
     /// The output has said it already.
     pub(crate) fn told() -> Self {
         Self::failed("")
+    }
+
+    /// The same error, with more to say.
+    pub(crate) fn with_note(mut self, note: &str) -> Self {
+        if !self.text.is_empty() {
+            self.text.push_str(note);
+        }
+        self
+    }
+
+    /// The znode that the server's word was about.
+    pub(crate) fn path(&self) -> Option<&str> {
+        self.cause.as_ref()?.path.as_deref()
     }
 
     /// Whether the server said this.

@@ -37,6 +37,8 @@ pub(crate) fn help() -> String {
         text.push_str(&usage);
         text.push('\n');
     }
+    text.push_str("\nPaddock's own commands (COMMAND --help says more):\n");
+    text.push_str(&crate::own::usages());
     text
 }
 

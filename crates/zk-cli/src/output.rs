@@ -10,6 +10,9 @@ use zk_proto::data::Stat;
 use crate::date;
 use crate::error::CliError;
 
+/// Exit code: the reader of our output went away, as a shell says it of SIGPIPE.
+const PIPE_CLOSED: u8 = 128 + 13;
+
 /// Where results go: lines as Apache's shell prints them, or JSON.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Output {
@@ -43,12 +46,29 @@ impl Output {
         }
     }
 
-    pub(crate) fn error(self, error: &CliError) {
-        if self.json {
-            self.notice(&error.json().to_string());
-        } else if !error.text.is_empty() {
-            self.notice(&error.text);
+    /// A line of a stream, which ends when nobody reads it any more.
+    pub(crate) fn stream(
+        self,
+        json: impl FnOnce() -> Value,
+        text: impl FnOnce() -> String,
+    ) -> Result<(), CliError> {
+        let line = if self.json { json().to_string() } else { text() };
+        let mut out = std::io::stdout().lock();
+        // A pipe's reader waits for each line.
+        match writeln!(out, "{line}").and_then(|()| out.flush()) {
+            Ok(()) => Ok(()),
+            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {
+                Err(CliError::exit(PIPE_CLOSED, ""))
+            }
+            Err(error) => Err(CliError::failed(format!("standard output: {error}"))),
         }
+    }
+
+    pub(crate) fn error(self, error: &CliError) {
+        if error.text.is_empty() {
+            return; // all has been said
+        }
+        self.notice(&if self.json { error.json().to_string() } else { error.text.clone() });
     }
 
     pub(crate) fn event(self, event: &WatchedEvent) {

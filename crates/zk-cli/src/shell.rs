@@ -19,6 +19,7 @@ use crate::completion::Completion;
 use crate::error::{CliError, FAILED};
 use crate::options::Options;
 use crate::output::Output;
+use crate::own::{self, Call, Own, Signals};
 
 /// How long a single call looks for a server unless it is told to wait.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -80,6 +81,8 @@ struct Shell<'a> {
     history: BTreeMap<i64, String>,
     count: i64,
     exit: u8,
+    /// Taken over from the system when a command first needs them.
+    signals: Option<Signals>,
 }
 
 pub(crate) fn run(options: &Options) -> ExitCode {
@@ -110,6 +113,9 @@ fn fail(out: Output, error: &CliError) -> u8 {
 /// One command from the command line.
 fn single(options: &Options, runtime: &Runtime, out: Output) -> u8 {
     let name = &options.command[0];
+    if let Some(own) = own::find(name) {
+        return single_own(options, runtime, out, own);
+    }
     let Some(spec) = commands::find(name) else { return fail(out, &commands::unknown(name, out)) };
     // A mistake needs no server to be told.
     let arguments = match spec.parse(&options.command, out) {
@@ -141,6 +147,27 @@ fn single(options: &Options, runtime: &Runtime, out: Output) -> u8 {
         runtime.block_on(shell.context.client.close());
     }
     shell.exit
+}
+
+/// One of Paddock's own commands: what it prints is its result and nothing else.
+fn single_own(options: &Options, runtime: &Runtime, out: Output, own: &Own) -> u8 {
+    let flags = match own.parse(&options.command) {
+        Ok(flags) => flags,
+        Err(error) => return fail(out, &error),
+    };
+    if flags.has("help") {
+        out.line(own.help().trim_end());
+        return 0;
+    }
+    let mut shell = match Shell::new(options, runtime, out) {
+        Ok(shell) => shell,
+        Err(error) => return fail(out, &CliError::usage(error.to_string())),
+    };
+    shell.print_watches.store(false, Ordering::Relaxed);
+    let result = shell.connected().and_then(|()| shell.run_own(own, flags));
+    let exit = result.map_or_else(|error| fail(out, &error), |()| 0);
+    runtime.block_on(shell.context.client.close());
+    exit
 }
 
 /// A shell, on a terminal or with commands from a pipe.
@@ -212,6 +239,7 @@ impl<'a> Shell<'a> {
             history: BTreeMap::new(),
             count: 0,
             exit: 0,
+            signals: None,
         })
     }
 
@@ -286,6 +314,14 @@ impl<'a> Shell<'a> {
 
     fn execute(&mut self, line: &[String]) -> Result<Next, CliError> {
         let out = self.context.out;
+        if let Some(own) = own::find(&line[0]) {
+            let flags = own.parse(line)?;
+            if flags.has("help") {
+                out.line(own.help().trim_end());
+                return Ok(Next::Continue);
+            }
+            return self.run_own(own, flags).map(|()| Next::Continue);
+        }
         let Some(spec) = commands::find(&line[0]) else {
             return Err(commands::unknown(&line[0], out));
         };
@@ -358,6 +394,34 @@ impl<'a> Shell<'a> {
         Ok(Next::Continue)
     }
 
+    fn run_own(&mut self, own: &Own, flags: own::Flags) -> Result<(), CliError> {
+        if !self.context.client.state().is_alive() {
+            return Err(CliError::not_connected("Not connected"));
+        }
+        if self.signals.is_none() {
+            let signals = Signals::install(self.runtime)
+                .map_err(|error| CliError::failed(format!("cannot take signals: {error}")))?;
+            self.signals = Some(signals);
+        }
+        let call = Call {
+            client: self.context.client.clone(),
+            out: Output { json: self.context.out.json || flags.has("json") },
+            server: self.host.clone(),
+            options: client_options(self.options),
+            signals: self.signals.clone().expect("just installed"),
+            flags,
+        };
+        // It says itself what its watches and its session go through.
+        let printed = self.print_watches.swap(false, Ordering::Relaxed);
+        let result = self.runtime.block_on(async {
+            let result = own::run(own, &call).await;
+            self.printer.flush().await;
+            result
+        });
+        self.print_watches.store(printed, Ordering::Relaxed);
+        result
+    }
+
     fn redo(&mut self, number: Option<&str>) -> Result<Next, CliError> {
         let Some(number) = number else { return Ok(Next::Continue) };
         let at: i64 = number
@@ -374,6 +438,14 @@ impl<'a> Shell<'a> {
     }
 }
 
+fn client_options(options: &Options) -> zk_client::Options {
+    zk_client::Options {
+        timeout: Duration::from_millis(options.timeout_ms),
+        can_be_read_only: options.read_only,
+        session: None,
+    }
+}
+
 fn open(
     options: &Options,
     runtime: &Runtime,
@@ -382,12 +454,7 @@ fn open(
     out: Output,
 ) -> Result<(Client, Printer), ConnectStringError> {
     let _inside = runtime.enter();
-    let client_options = zk_client::Options {
-        timeout: Duration::from_millis(options.timeout_ms),
-        can_be_read_only: options.read_only,
-        session: None,
-    };
-    let client = Client::open(host, client_options)?;
+    let client = Client::open(host, client_options(options))?;
     let printer = Printer::start(runtime, &client, Arc::clone(print_watches), out);
     Ok((client, printer))
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
 use zk_proto::acl::Acl;
 use zk_proto::create_mode::CreateMode;
 use zk_proto::data::{ClientInfo, Stat};
@@ -92,6 +93,7 @@ impl Client {
             session: Mutex::new(session),
             subscribers: Mutex::new(Vec::new()),
             last_error: Mutex::new("not tried yet".to_owned()),
+            confirmed: Mutex::new(None),
         });
         let connection = Connection {
             next_host: any_host(servers.len()),
@@ -162,6 +164,17 @@ impl Client {
     #[must_use]
     pub fn session_timeout(&self) -> Duration {
         self.shared.session.lock().expect("nobody panics with it").timeout
+    }
+
+    /// Until when the server certainly keeps the session if it hears nothing more from us: one session timeout
+    /// after the newest request that it has answered was sent. `None` before the first connection.
+    ///
+    /// A server of an ensemble tells the leader of its sessions every half tick, so one that dies can take up to that
+    /// much with it; who must not outlive the session stays a quarter of the timeout below this.
+    #[must_use]
+    pub fn alive_until(&self) -> Option<Instant> {
+        let confirmed = *self.shared.confirmed.lock().expect("nobody panics with it");
+        confirmed.map(|sent| sent + self.session_timeout())
     }
 
     /// The server that we are, or were last, connected to.

@@ -52,6 +52,8 @@ pub(crate) struct Shared {
     pub(crate) session: Mutex<Session>,
     pub(crate) subscribers: Mutex<Vec<mpsc::UnboundedSender<WatchedEvent>>>,
     pub(crate) last_error: Mutex<String>,
+    /// When the newest request, ping or connect that the server has answered was sent.
+    pub(crate) confirmed: Mutex<Option<Instant>>,
 }
 
 /// The session as negotiated.
@@ -76,6 +78,10 @@ impl Session {
 }
 
 impl Shared {
+    fn confirm(&self, sent: Instant) {
+        *self.confirmed.lock().expect("nobody panics with it") = Some(sent);
+    }
+
     fn emit(&self, event: &WatchedEvent) {
         let mut subscribers = self.subscribers.lock().expect("nobody panics with it");
         subscribers.retain(|subscriber| subscriber.send(event.clone()).is_ok());
@@ -99,6 +105,7 @@ enum End {
 
 struct InFlight {
     xid: Xid,
+    sent: Instant,
     watch: Option<WatchChange>,
     done: oneshot::Sender<Reply>,
 }
@@ -321,6 +328,7 @@ impl Connection {
         let attempt = async move {
             let mut stream = TcpStream::connect(&host).await?;
             stream.set_nodelay(true)?;
+            let sent = Instant::now();
             let mut out = BytesMut::from(&[0; 4][..]);
             request.encode(&mut out);
             let length = i32::try_from(out.len() - 4).expect("45 bytes");
@@ -333,7 +341,7 @@ impl Connection {
             let mut body = vec![0; length];
             stream.read_exact(&mut body).await?;
             let response = ConnectResponse::decode(&body.into()).map_err(io::Error::other)?;
-            Ok((stream, response))
+            Ok((stream, response, sent))
         };
         let mut attempt = pin!(timeout(limit, attempt));
         let attempted = loop {
@@ -350,7 +358,7 @@ impl Connection {
                 },
             }
         };
-        let (stream, response) = match attempted {
+        let (stream, response, sent) = match attempted {
             Err(_) => return Err(io::Error::new(io::ErrorKind::TimedOut, "no answer in time")),
             Ok(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
                 return Err(io::Error::other(
@@ -362,6 +370,7 @@ impl Connection {
         if response.timeout_ms <= 0 {
             return Ok(None);
         }
+        self.shared.confirm(sent);
         let read_only = response.read_only.unwrap_or(false);
         self.inner.seen_read_write |= !read_only;
         *self.shared.session.lock().expect("nobody panics with it") = Session {
@@ -423,7 +432,7 @@ impl Connection {
                 let xid = self.inner.next_xid();
                 set_xid(&mut frame, xid);
                 link.out.extend_from_slice(&frame);
-                link.in_flight.push_back(InFlight { xid, watch, done });
+                link.in_flight.push_back(InFlight { xid, sent: Instant::now(), watch, done });
             }
             Command::Auth { scheme, auth, done } => {
                 link.send_auth(&scheme, &auth);
@@ -498,6 +507,7 @@ impl Connection {
                     set_xid(&mut frame, Xid::PING);
                     link.out.extend_from_slice(&frame);
                     sent = Instant::now();
+                    link.pings.push_back(sent);
                 }
             }
         }
@@ -529,7 +539,11 @@ impl Connection {
         let Ok(header) = ReplyHeader::parse(&mut reader) else { return Some(End::Lost) };
         let body = reader.take_rest();
         match header.xid {
-            Xid::PING => {}
+            Xid::PING => {
+                if let Some(sent) = link.pings.pop_front() {
+                    self.shared.confirm(sent);
+                }
+            }
             Xid::AUTH => {
                 let done = link.auths_in_flight.pop_front().flatten();
                 if let Some(done) = done {
@@ -554,7 +568,8 @@ impl Connection {
                     self.inner.last_zxid = header.zxid;
                 }
                 match link.in_flight.pop_front() {
-                    Some(InFlight { xid: expected, watch, done }) if expected == xid => {
+                    Some(InFlight { xid: expected, sent, watch, done }) if expected == xid => {
+                        self.shared.confirm(sent);
                         self.finish(watch, done, header.err, body);
                     }
                     None if link.close_xid == Some(xid) => return Some(End::Closed),
@@ -576,6 +591,8 @@ impl Connection {
 struct Link {
     out: BytesMut,
     in_flight: VecDeque<InFlight>,
+    /// When the pings were sent that wait for their answers.
+    pings: VecDeque<Instant>,
     auths_in_flight: VecDeque<Option<oneshot::Sender<Reply>>>,
     close_xid: Option<Xid>,
 }

@@ -249,6 +249,25 @@ async fn silence_is_pinged_and_then_given_up() {
 }
 
 #[tokio::test]
+async fn an_answer_proves_that_the_session_was_alive_when_it_was_asked_for() {
+    let server = Server::new().await;
+    let (client, mut peer) = pair(&server, "").await;
+    let first = client.alive_until().unwrap();
+    let delete = client.delete("/a", -1);
+    let (xid, ..) = peer.request().await;
+    let before = tokio::time::Instant::now();
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert_eq!(client.alive_until().unwrap(), first, "not answered yet");
+    peer.reply(xid, 1, ErrorCode::OK, &[]).await;
+    delete.await.unwrap();
+    let second = client.alive_until().unwrap();
+    assert!(first < second && second < before + LONG, "from the sending, not from the answer");
+    drop(peer);
+    client.states().wait_for(|state| *state == State::Connecting).await.unwrap();
+    assert_eq!(client.alive_until().unwrap(), second, "a lost connection proves nothing");
+}
+
+#[tokio::test]
 async fn a_reply_out_of_step_ends_the_connection() {
     let server = Server::new().await;
     let (client, mut peer) = pair(&server, "").await;

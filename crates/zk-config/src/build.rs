@@ -597,7 +597,8 @@ impl Builder<'_> {
             quorum_listen_on_all_ips: settings.bool("quorumListenOnAllIPs"),
             peer_type: observer(settings.text("peerType")),
             observer_master_port: settings.port("observerMasterPort").filter(|port| *port > 0),
-            observer_master_size_limit_bytes: settings.u32("observerMaster.sizeLimit"),
+            observer_reconnect_delay_ms: settings.u64("observer.reconnectDelayMs"),
+            observer_election_delay_ms: settings.u64("observer.election.DelayMs"),
             local_sessions_enabled: settings.bool("localSessionsEnabled"),
             local_sessions_upgrading_enabled: settings.bool("localSessionsUpgradingEnabled"),
             oracle_path: settings.text("oraclePath").map(PathBuf::from),
@@ -800,9 +801,6 @@ impl Builder<'_> {
     fn addresses(&mut self, ensemble: &EnsembleConfig) {
         let mut taken: BTreeMap<(String, u16), String> = BTreeMap::new();
         for member in ensemble.members.values() {
-            if member.addresses.len() > 1 {
-                self.error(&member.key(), "several addresses are not supported yet; keep one");
-            }
             let mut ports = Vec::new();
             for address in &member.addresses {
                 ports.push((&address.host, address.quorum_port, "quorum port"));

@@ -48,8 +48,10 @@ pub struct EnsembleConfig {
     pub peer_type: Role,
     /// Port on which followers feed observers.
     pub observer_master_port: Option<u16>,
-    /// Bytes a follower buffers for observers.
-    pub observer_master_size_limit_bytes: u32,
+    /// Longest random time before an observer reconnects.
+    pub observer_reconnect_delay_ms: u64,
+    /// Longest random time before an observer asks who leads.
+    pub observer_election_delay_ms: u64,
     /// Sessions that only one member knows.
     pub local_sessions_enabled: bool,
     /// Local sessions become global when they must.
@@ -58,9 +60,9 @@ pub struct EnsembleConfig {
     pub oracle_path: Option<PathBuf>,
     /// Several addresses for a member are allowed.
     pub multi_address_enabled: bool,
-    /// Probe the addresses of a member.
+    /// Give up election connections that lead nowhere any more.
     pub multi_address_reachability_check_enabled: bool,
-    /// Longest such probe.
+    /// After what was sent has not been acknowledged for so long.
     pub multi_address_reachability_check_timeout_ms: u32,
     /// TLS between members.
     pub ssl_quorum: bool,

@@ -96,10 +96,6 @@ pub(crate) fn range(min: i64, max: i64) -> String {
 pub enum Feature {
     /// TLS and SASL between members.
     QuorumSecurity,
-    /// Followers that feed observers.
-    ObserverMasters,
-    /// Several addresses for a member.
-    MultiAddress,
     /// An oracle that decides between two members.
     Oracle,
     /// TLS for clients and x509 identities.
@@ -119,8 +115,6 @@ impl Feature {
     pub fn comes_with(self) -> &'static str {
         match self {
             Self::QuorumSecurity => "TLS and SASL between members",
-            Self::ObserverMasters => "observer masters",
-            Self::MultiAddress => "members with several addresses",
             Self::Oracle => "the oracle for two members",
             Self::Tls => "TLS",
             Self::Sasl => "SASL authentication",

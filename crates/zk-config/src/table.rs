@@ -86,12 +86,11 @@ const THROTTLER: Status = NoEffect(
 const COMMIT: Status =
     NoEffect("a sync takes every request that waits; nothing is delayed to fill a batch");
 const QUORUM_SECURITY: Status = Later(Feature::QuorumSecurity);
-const OBSERVER_MASTERS: Status = Later(Feature::ObserverMasters);
-const ADDRESSES: Status = Later(Feature::MultiAddress);
+const OBSERVER_RING: Status = NoEffect(
+    "a follower buffers nothing for observers: it feeds them from the log as a leader does",
+);
 const ORACLE: Status = Later(Feature::Oracle);
 const OBSERVER_DISK: Status = NoEffect("an observer keeps its data on disk as every member does");
-const OBSERVER_HASTE: Status =
-    NoEffect("an observer that has lost its leader looks for one at once");
 const EAGER_ACL: Status = NoEffect("the leader checks the ACLs of every write");
 const DIFF_SYNCS: Status =
     NoEffect("differences come from memory or straight from the log, for any number of learners");
@@ -245,13 +244,13 @@ pub const KEYS: &[KeyInfo] = &[
     between(row("quorumListenOnAllIPs", Bool, "false", File, Honoured, "Listen for members on all addresses.")),
     between(row("peerType", OneOf(&["participant", "observer"]), "participant", File, Honoured, "Role of this member; the server line decides.")),
     between(row("syncEnabled", Bool, "true", File, OBSERVER_DISK, "Observers keep their data on disk.")),
-    between(row("observerMasterPort", INT, "0", File, OBSERVER_MASTERS, "Port on which followers feed observers; 0 for none.")),
+    between(row("observerMasterPort", INT, "0", File, Honoured, "Port on which followers feed observers, the same on all members; 0 for none.")),
     between(row("localSessionsEnabled", Bool, "false", File, Honoured, "New sessions are known to the member that they came to, and to no other.")),
     between(row("localSessionsUpgradingEnabled", Bool, "false", File, Honoured, "Such a session becomes known to all when it creates an ephemeral znode; otherwise that fails.")),
     between(row("oraclePath", Path, "", File, ORACLE, "File of the oracle that decides between two members.")),
-    between(row("multiAddress.enabled", Bool, "false", Property, ADDRESSES, "Allow several addresses for a member.")),
-    between(row("multiAddress.reachabilityCheckEnabled", Bool, "true", Property, ADDRESSES, "Probe the addresses of a member.")),
-    between(row("multiAddress.reachabilityCheckTimeoutMs", at_least(0), "1000", Property, ADDRESSES, "Milliseconds of such a probe.")),
+    between(row("multiAddress.enabled", Bool, "false", Property, Honoured, "Allow several addresses for a member, `server.N=host:port:port|host:port:port`.")),
+    between(row("multiAddress.reachabilityCheckEnabled", Bool, "true", Property, Honoured, "Give up an election connection to a member with several addresses when what was sent is not acknowledged, and take another address.")),
+    between(row("multiAddress.reachabilityCheckTimeoutMs", at_least(0), "1000", Property, Honoured, "After how many milliseconds.")),
     between(restricting(row("sslQuorum", Bool, "false", File, QUORUM_SECURITY, "TLS between members."))),
     between(row("portUnification", Bool, "false", File, QUORUM_SECURITY, "Accept plain and TLS connections of members.")),
     between(row("sslQuorumReloadCertFiles", Bool, "false", File, QUORUM_SECURITY, "Reload the certificates of sslQuorum when they change.")),
@@ -277,10 +276,10 @@ pub const KEYS: &[KeyInfo] = &[
     row("learner.closeSocketAsync", Bool, "false", Property, NoEffect("closing a connection never blocks"), "Close the leader connection on another thread."),
     row("learner.asyncSending", Bool, "false", Property, NoEffect("sending never blocks"), "Send to the leader from another thread."),
     between(row("leaderConnectDelayDuringRetryMs", at_least(0), "100", Property, Honoured, "Milliseconds between attempts to reach the leader.")),
-    between(row("observer.reconnectDelayMs", long_at_least(0), "0", Property, OBSERVER_HASTE, "Longest random milliseconds before an observer reconnects.")),
-    between(row("observer.election.DelayMs", long_at_least(0), "200", Property, OBSERVER_HASTE, "Milliseconds an observer waits before it asks for the leader.")),
+    between(row("observer.reconnectDelayMs", long_at_least(0), "0", Property, Honoured, "Longest random milliseconds before an observer reconnects; with observer masters, before it begins with the first of them again.")),
+    between(row("observer.election.DelayMs", long_at_least(0), "0", Property, Honoured, "Longest random milliseconds before an observer that has lost its leader asks who leads (200 upstream).")),
     between(row("observer.syncEnabled", Bool, "true", Property, OBSERVER_DISK, "Observers keep their data on disk.")),
-    between(row("observerMaster.sizeLimit", at_least(1), "33554432", Property, OBSERVER_MASTERS, "Bytes a follower buffers for observers.")),
+    between(row("observerMaster.sizeLimit", at_least(1), "33554432", Property, OBSERVER_RING, "Bytes a follower buffers for observers.")),
     between(row("commitLogCount", INT, "500", Property, Honoured, "Recent transactions kept for members that lag; at least 500.")),
     between(row("snapshotSizeFactor", Kind::Float { min: f64::MIN, max: f64::MAX }, "0.33", Property, Honoured, "Share of the tree's size up to which a lagging member is fed from the log; below 0 never.")),
     between(row("forceSnapshotSync", Bool, "false", Property, Honoured, "Always feed a whole snapshot.")),

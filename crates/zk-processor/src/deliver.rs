@@ -336,6 +336,7 @@ impl Node {
         writer.local.note_ended(id, now.mono_ms());
         if let Role::Learner(learning) = &mut writer.role {
             learning.touches.remove(id);
+            learning.behind.remove(&id);
         }
         if let Some(client) = writer.by_session.remove(&id) {
             client.state().phase = Phase::Closing;

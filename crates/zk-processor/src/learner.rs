@@ -11,7 +11,7 @@ use crate::client::Client;
 use crate::leader::Unreadable;
 use crate::node::{Action, Node, Writer};
 use crate::peer::packet;
-use crate::role::{Forwarded, Learning, Role};
+use crate::role::{Asker, Forwarded, Learning, Role};
 
 impl Learning {
     /// Sends a client's write to the leader.
@@ -42,6 +42,7 @@ impl Learning {
         actions: &mut dyn FnMut(Action),
     ) {
         self.forwarded.push_back(Forwarded::Sync { path, origin: Arc::clone(origin) });
+        self.sync_askers.push_back(None);
         self.send_request(session, xid, OpCode::SYNC, body, Some(ids), actions);
     }
 
@@ -72,7 +73,8 @@ impl Learning {
         client: &Arc<Client>,
         actions: &mut dyn FnMut(Action),
     ) {
-        self.revalidations.push_back((id, Arc::clone(client)));
+        self.revalidations.push_back((id, Asker::Client(Arc::clone(client))));
+        self.behind.remove(&id);
         let asked = SessionTimeout { session_id: id, timeout_ms };
         let packet = packet(PacketType::REVALIDATE, Zxid(-1), Some(asked.to_bytes()));
         actions(Action::Send { link: self.link, packet });
@@ -92,12 +94,15 @@ impl Node {
     ) -> Result<(), Unreadable> {
         let Role::Learner(learning) = &mut writer.role else { return Ok(()) };
         match packet.packet_type {
-            // [`Self::apply_due`] does what follows from it.
-            PacketType::SYNC => learning.syncs_granted += 1,
+            PacketType::SYNC => match learning.sync_askers.pop_front() {
+                Some(Some(link)) => actions(Action::Send { link, packet }),
+                // [`Self::apply_due`] does what follows from it.
+                Some(None) | None => learning.syncs_granted += 1,
+            },
             PacketType::REVALIDATE => {
-                let data = packet.data.unwrap_or_default();
+                let data = packet.data.clone().unwrap_or_default();
                 let answer = SessionValid::decode(&data).map_err(|_| Unreadable)?;
-                self.on_revalidated(writer, answer);
+                self.on_revalidated(writer, answer, packet, actions);
             }
             PacketType::PING => {
                 let mut data = bytes::BytesMut::new();
@@ -112,14 +117,24 @@ impl Node {
         Ok(())
     }
 
-    fn on_revalidated(&self, writer: &mut Writer, answer: SessionValid) {
+    fn on_revalidated(
+        &self,
+        writer: &mut Writer,
+        answer: SessionValid,
+        packet: QuorumPacket,
+        actions: &mut dyn FnMut(Action),
+    ) {
         let SessionValid { session_id: id, valid } = answer;
         let after = writer.peer.committed();
         let Role::Learner(learning) = &mut writer.role else { return };
         let Some(index) = learning.revalidations.iter().position(|(asked, _)| *asked == id) else {
             return; // an answer to nothing
         };
-        let Some((_, client)) = learning.revalidations.remove(index) else { return };
+        let client = match learning.revalidations.remove(index) {
+            Some((_, Asker::Client(client))) => client,
+            Some((_, Asker::Observer(link))) => return actions(Action::Send { link, packet }),
+            None => return,
+        };
         if valid {
             learning.forwarded.push_back(Forwarded::Reattach { id, origin: client, after });
         } else {

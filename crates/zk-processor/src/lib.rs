@@ -64,6 +64,7 @@ mod leader;
 mod learner;
 mod local;
 mod node;
+mod observers;
 mod outstanding;
 mod peer;
 mod prep;

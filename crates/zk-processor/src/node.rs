@@ -14,7 +14,8 @@ use zk_proto::{ServerId, SessionId, Zxid};
 use zk_session::{LocalSessionMode, LocalSessions, SessionTracker};
 use zk_tree::{Checkpoint, Database, WatcherId};
 use zk_zab::{
-    Durable, History, LinkId, Members, NoHistory, Peer, PeerConfig, PeerStatus, Token, Write,
+    Durable, History, LearnerPort, LinkId, Members, NoHistory, Peer, PeerConfig, PeerStatus, Token,
+    Write,
 };
 
 use crate::client::{Client, Outbox, Phase};
@@ -43,12 +44,14 @@ pub enum Action {
         /// The message.
         notification: Notification,
     },
-    /// Dial a member's quorum port, then call [`Node::on_link_up`] or [`Node::on_link_down`].
+    /// Dial a member, then call [`Node::on_link_up`] or [`Node::on_link_down`].
     Connect {
         /// The link's name.
         link: LinkId,
         /// Whom to dial.
-        leader: ServerId,
+        server: ServerId,
+        /// At which of its ports.
+        port: LearnerPort,
     },
     /// Hang up, without sending what is still queued. Nothing of this link need be told any more.
     Close {
@@ -79,6 +82,12 @@ pub enum Action {
         link: LinkId,
         /// The last transaction.
         to: Zxid,
+    },
+    /// These members may be the ensemble, now or soon: those that come are reached at these addresses too.
+    /// Another such action takes the place of this one, and so does the next [`Action::Activate`].
+    Propose {
+        /// The members.
+        members: Members,
     },
     /// The ensemble is another one from now on: these members are reached at other addresses, this
     /// server may have to listen elsewhere, and the next start should find them.
@@ -422,6 +431,13 @@ impl Node {
     #[must_use]
     pub fn is_serving(&self) -> bool {
         self.serving.load(Ordering::Relaxed)
+    }
+
+    /// Whether it serves as a follower.
+    #[must_use]
+    pub fn follows(&self) -> bool {
+        self.is_serving()
+            && matches!(&self.writer().role, Role::Learner(learning) if !learning.observer)
     }
 
     /// Whether reads are served without a quorum, to clients that want no more. It needs no lock.

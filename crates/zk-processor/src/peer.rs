@@ -8,10 +8,11 @@ use bytes::Bytes;
 use zk_proto::quorum::{Notification, PacketType, QuorumPacket};
 use zk_proto::{ServerId, Zxid};
 use zk_tree::Database;
-use zk_zab::{Action as PeerAction, Input, LinkId, ServingRole, Token, Write};
+use zk_zab::{Action as PeerAction, Input, LinkId, Members, ServingRole, Token, Write};
 
 use crate::Now;
 use crate::node::{Action, Node, Staged, Writer, sessions_of};
+use crate::observers;
 use crate::outstanding::OutstandingChanges;
 use crate::role::{Leading, Learning, Role};
 use crate::stats::Stats;
@@ -43,8 +44,10 @@ impl Writer {
     /// claims them.
     fn forget_link(&mut self, link: LinkId) {
         self.unstage(link);
-        if let Role::Leader(leading) = &mut self.role {
-            leading.syncs.remove(&link);
+        match &mut self.role {
+            Role::Leader(leading) => drop(leading.syncs.remove(&link)),
+            Role::Learner(learning) => observers::forget(&mut learning.behind, link),
+            Role::ReadOnly(_) | Role::Idle => {}
         }
     }
 }
@@ -64,6 +67,11 @@ impl Node {
     /// A link is there: one that was accepted, or the one that [`Action::Connect`] asked for.
     pub fn on_link_up(&self, link: LinkId, now: Now, actions: &mut dyn FnMut(Action)) {
         self.tell(now, actions, |writer| writer.step(now, Input::LinkUp { link }));
+    }
+
+    /// A link was accepted on the observer master port.
+    pub fn on_observer_link_up(&self, link: LinkId, now: Now, actions: &mut dyn FnMut(Action)) {
+        self.tell(now, actions, |writer| writer.step(now, Input::ObserverLinkUp { link }));
     }
 
     /// A link is gone, or the one that [`Action::Connect`] asked for could not be made. To be told once
@@ -118,8 +126,9 @@ impl Node {
         actions: &mut dyn FnMut(Action),
     ) {
         self.tell(now, actions, |writer| {
+            let members = db.config().map(Members::from_text);
             writer.staged.push(Staged { link, db, installing: false });
-            writer.step(now, Input::SnapshotReceived { link, zxid });
+            writer.step(now, Input::SnapshotReceived { link, zxid, members });
         });
     }
 
@@ -213,13 +222,16 @@ impl Node {
                 PeerAction::Notify { to, notification } => {
                     actions(Action::Notify { to, notification });
                 }
-                PeerAction::Connect { link, leader } => actions(Action::Connect { link, leader }),
+                PeerAction::Connect { link, server, port } => {
+                    actions(Action::Connect { link, server, port });
+                }
                 PeerAction::SendHistory { link, after, to } => {
                     actions(Action::SendHistory { link, after, to });
                 }
                 PeerAction::SendSnapshot { link, to } => {
                     actions(Action::SendSnapshot { link, to });
                 }
+                PeerAction::Propose { members } => actions(Action::Propose { members }),
                 PeerAction::Activate { members } => {
                     self.apply_due(writer, now, actions); // the transaction among them
                     actions(Action::Activate { members });
@@ -257,8 +269,9 @@ impl Node {
                 self.apply_due(writer, now, actions);
                 self.on_leader_packet(writer, packet, actions)
             }
+            Role::Learner(_) => self.on_observer_packet(writer, link, packet, now, actions),
             // Of a link that is not in use any more.
-            Role::Learner(_) | Role::ReadOnly(_) | Role::Idle => Ok(()),
+            Role::ReadOnly(_) | Role::Idle => Ok(()),
         };
         if result.is_err() {
             // Whoever sends what cannot be read is not listened to any further.

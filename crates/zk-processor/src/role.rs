@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
+use hashbrown::HashMap;
 use zk_proto::txn::TxnHeader;
 use zk_proto::{OpCode, SessionId, Xid, Zxid};
 use zk_session::TouchTable;
@@ -62,12 +63,26 @@ pub(crate) struct Learning {
     /// What the leader was asked for, in the order in which it was sent.
     pub(crate) forwarded: VecDeque<Forwarded>,
     /// Whose sessions it was asked about.
-    pub(crate) revalidations: VecDeque<(SessionId, Arc<Client>)>,
+    pub(crate) revalidations: VecDeque<(SessionId, Asker)>,
+    /// Whose syncs it was asked for, in the order in which it answers: an observer's, or (`None`) those
+    /// of a client here.
+    pub(crate) sync_askers: VecDeque<Option<LinkId>>,
+    /// Sessions whose connection is at an observer behind this follower, and that observer's link.
+    pub(crate) behind: HashMap<SessionId, LinkId>,
     /// `SYNC` packets that came, less syncs that were answered. Below zero after a write that was
     /// forwarded behind a sync was delivered before the packet came: that write says as much.
     pub(crate) syncs_granted: i64,
     /// The last transaction that was applied.
     pub(crate) applied: Zxid,
+}
+
+/// Who waits for the leader's word about a session.
+#[derive(Debug)]
+pub(crate) enum Asker {
+    /// A client here.
+    Client(Arc<Client>),
+    /// An observer behind this follower.
+    Observer(LinkId),
 }
 
 #[derive(Debug)]
@@ -100,6 +115,8 @@ impl Learning {
             touches: TouchTable::default(),
             forwarded: VecDeque::new(),
             revalidations: VecDeque::new(),
+            sync_askers: VecDeque::new(),
+            behind: HashMap::new(),
             syncs_granted: 0,
             applied,
         }

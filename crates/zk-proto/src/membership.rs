@@ -1,7 +1,9 @@
 //! The lines that say who is in the ensemble: `server.N=...`, as configuration files and
 //! `/zookeeper/config` have them (facts, section 3.11).
 
+use std::borrow::Cow;
 use std::fmt;
+use std::net::Ipv6Addr;
 
 /// A host and a port as written, not resolved.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,8 +28,7 @@ impl Listener {
 impl fmt::Display for Listener {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.host.as_deref() {
-            Some(host) if host.contains(':') => write!(f, "[{host}]:{}", self.port),
-            Some(host) => write!(f, "{host}:{}", self.port),
+            Some(host) => write!(f, "{}:{}", host_text(host), self.port),
             None => write!(f, "0.0.0.0:{}", self.port),
         }
     }
@@ -196,11 +197,19 @@ impl fmt::Display for Member {
 impl fmt::Display for MemberAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { host, quorum_port, election_port } = self;
-        if host.contains(':') {
-            write!(f, "[{host}]:{quorum_port}:{election_port}")
-        } else {
-            write!(f, "{host}:{quorum_port}:{election_port}")
-        }
+        write!(f, "{}:{quorum_port}:{election_port}", host_text(host))
+    }
+}
+
+/// An IPv6 address has brackets, and as Java writes it all its eight groups.
+fn host_text(host: &str) -> Cow<'_, str> {
+    if let Ok(address) = host.parse::<Ipv6Addr>() {
+        let groups = address.segments().map(|group| format!("{group:x}"));
+        Cow::Owned(format!("[{}]", groups.join(":")))
+    } else if host.contains(':') {
+        Cow::Owned(format!("[{host}]")) // with a zone
+    } else {
+        Cow::Borrowed(host)
     }
 }
 
@@ -301,7 +310,7 @@ mod tests {
     fn listeners() {
         for (host, text, any) in [
             (None, "0.0.0.0:1", true),
-            (Some("::"), "[::]:1", true),
+            (Some("::"), "[0:0:0:0:0:0:0:0]:1", true),
             (Some("0.0.0.0"), "0.0.0.0:1", true),
             (Some("127.0.0.1"), "127.0.0.1:1", false),
         ] {

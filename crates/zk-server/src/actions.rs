@@ -41,8 +41,8 @@ impl<'c> Batch<'c> {
             Action::Notify { to, notification } => {
                 self.context.quorum().notify(self.context, to, &notification);
             }
-            Action::Connect { link, leader } => {
-                self.context.quorum().links.connect(self.context, link, leader);
+            Action::Connect { link, server, port } => {
+                self.context.quorum().links.connect(self.context, link, server, port);
             }
             Action::Close { link } => self.context.quorum().links.close(link),
             Action::SendHistory { link, after, to } => {
@@ -57,6 +57,7 @@ impl<'c> Batch<'c> {
                     outbox.push_expansion(snapshot::send(context, link, to));
                 }
             }
+            Action::Propose { members } => self.context.propose(members),
             Action::Activate { members } => self.context.activate(members),
             Action::Halt { why } => self.context.end(Exit::Halted, why),
         }

@@ -185,9 +185,17 @@ impl Context {
 
     /// Other members are in force. Called under the core's lock: whoever listens or writes follows.
     pub(crate) fn activate(&self, members: Members) {
-        let in_force = self.membership.activate(members);
+        self.membership.activate(members);
         if let Some(quorum) = &self.quorum {
-            quorum.activate(&in_force);
+            quorum.activate(&self.membership);
+        }
+    }
+
+    /// These members may be in force soon: they are reached from now on. Called under the core's lock.
+    pub(crate) fn propose(&self, members: Members) {
+        self.membership.propose(members);
+        if let Some(quorum) = &self.quorum {
+            quorum.activate(&self.membership);
         }
     }
 

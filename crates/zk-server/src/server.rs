@@ -225,7 +225,7 @@ pub fn start(config: ServerConfig) -> Result<Running, StartError> {
                     config.ensemble.leader_max_concurrent_snap_syncs.max(1) as usize,
                 )),
             };
-            let quorum = Quorum::new(id, &config, &in_force, snapshots);
+            let quorum = Quorum::new(id, &config, &membership, snapshots);
             let node =
                 Node::member(node_config, peer, member.durable, recovered.db, member.history, now);
             (node, Some(quorum))
@@ -420,6 +420,7 @@ fn warn_of_older_files(config: &ServerConfig, in_force: &InForce, db: &Database)
 
 fn peer_config(config: &ServerConfig, id: ServerId, members: Members) -> PeerConfig {
     let ensemble = &config.ensemble;
+    let ms = |ms: u64| i64::try_from(ms).unwrap_or(i64::MAX);
     PeerConfig {
         tick_ms: config.tick_time_ms.into(),
         init_limit_ticks: ensemble.init_limit_ticks.into(),
@@ -432,6 +433,9 @@ fn peer_config(config: &ServerConfig, id: ServerId, members: Members) -> PeerCon
         snapshot_size_factor: ensemble.snapshot_size_factor,
         force_snapshot_sync: ensemble.force_snapshot_sync,
         early_commits: false,
+        observer_masters: ensemble.observer_master_port.is_some(),
+        reconnect_delay_ms: ms(ensemble.observer_reconnect_delay_ms),
+        election_delay_ms: ms(ensemble.observer_election_delay_ms),
         reconfig_enabled: config.ensemble.reconfig_enabled,
         ..PeerConfig::new(id, members)
     }

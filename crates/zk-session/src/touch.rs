@@ -28,6 +28,15 @@ impl TouchTable {
         heard
     }
 
+    /// A session whose connection is elsewhere was heard of.
+    pub fn touch(&mut self, id: SessionId, timeout_ms: i32, now_ms: i64) {
+        let heard = Heard::new(now_ms);
+        let new = Touched { timeout_ms, heard, attached: false };
+        let touched = self.sessions.entry(id).or_insert(new);
+        touched.timeout_ms = timeout_ms;
+        touched.heard.touch(now_ms);
+    }
+
     /// Its connection is gone; what was heard until now counts.
     pub fn detach(&mut self, id: SessionId) {
         if let Some(touched) = self.sessions.get_mut(&id) {
@@ -62,6 +71,20 @@ mod tests {
         let mut all = Vec::new();
         table.take(|id, timeout_ms| all.push((id, timeout_ms)));
         all
+    }
+
+    #[test]
+    fn a_session_that_is_elsewhere_is_told_when_it_was_heard_of() {
+        let mut table = TouchTable::default();
+        table.touch(A, 300, 0);
+        table.touch(A, 350, 1);
+        assert_eq!(take(&mut table), [(A, 350)]);
+        assert_eq!(take(&mut table), [], "it was not heard of since");
+        let here = table.attach(A, 300, 2);
+        table.touch(A, 300, 3);
+        assert_eq!(take(&mut table), [(A, 300)]);
+        here.touch(4);
+        assert_eq!(take(&mut table), [(A, 300)], "its connection here stays");
     }
 
     #[test]

@@ -14,12 +14,12 @@ use bytes::{Buf as _, Bytes, BytesMut};
 use zk_processor::{Action, Client as Handle, Flow, Node, NodeConfig, Outbox, ReadOnlyMode};
 use zk_proto::connect::ConnectResponse;
 use zk_proto::quorum::{Notification, PacketType, PeerState, QuorumPacket};
-use zk_proto::txn::Txn;
-use zk_proto::{Epoch, Record, ServerId, SessionId, Xid, Zxid};
+use zk_proto::txn::{LoggedTxn, Txn};
+use zk_proto::{Epoch, OpCode, Record, ServerId, SessionId, Xid, Zxid};
 use zk_session::{LocalSessionMode, SessionConfig, first_id};
 use zk_testkit::Prng;
 use zk_tree::{Checkpoint, Database, TreeConfig};
-use zk_zab::{LinkId, PeerConfig, QuorumVerifier, Write};
+use zk_zab::{LearnerPort, LinkId, Members, PeerConfig, QuorumVerifier, Write};
 
 use crate::check::leadership::Leadership;
 use crate::check::log::Logged;
@@ -192,6 +192,8 @@ pub(crate) struct Member {
     /// It led when it was paused.
     pub(crate) led_when_paused: Option<Epoch>,
     pub(crate) restart_pending: bool,
+    /// The configuration in its file.
+    file: Option<Members>,
     /// The latest that its wall clock has shown, in ms since 1970.
     pub(crate) wall_max_ms: i64,
 }
@@ -211,6 +213,15 @@ pub(crate) struct Connection {
     pub(crate) session: SessionId,
     to_server: Pipe<Frame>,
     to_client: Pipe<Frame>,
+}
+
+/// The ensemble that a transaction makes.
+fn brought(txn: &LoggedTxn) -> Option<Members> {
+    let Txn::SetData(set) = &txn.txn else { return None };
+    if txn.header.op != OpCode::RECONFIG {
+        return None;
+    }
+    Some(Members::from_text(std::str::from_utf8(set.data.as_ref()?).ok()?))
 }
 
 /// One run.
@@ -249,6 +260,8 @@ pub(crate) struct Ensemble {
     landed: Vec<Landed>,
     /// Operations that clients may still ask for.
     pub(crate) operations_left: usize,
+    /// Every configuration that was in force, by version.
+    configurations: BTreeMap<i64, String>,
 }
 
 impl Ensemble {
@@ -290,6 +303,7 @@ impl Ensemble {
                 wedged_us: None,
                 led_when_paused: None,
                 restart_pending: true,
+                file: None,
                 wall_max_ms: 0,
             })
             .collect();
@@ -332,6 +346,7 @@ impl Ensemble {
             actions: Vec::new(),
             landed: Vec::new(),
             operations_left: scenario.operations,
+            configurations: BTreeMap::new(),
             verifier: QuorumVerifier::new(&scenario.membership()),
             scenario: Rc::new(scenario),
         };
@@ -484,12 +499,20 @@ impl Ensemble {
             config.read_only_mode = ReadOnlyMode::Enabled;
         }
         config.local_sessions = self.scenario.local_sessions;
+        if self.scenario.reconfig {
+            config.reconfig.enabled = true;
+            config.auth.skip_acl = true;
+        }
         config
     }
 
-    fn peer_config(&self, member: usize) -> PeerConfig {
+    /// `stored`: the configuration in the tree on its disk.
+    fn peer_config(&self, member: usize, stored: Option<Members>) -> PeerConfig {
         let scenario = &self.scenario;
-        let members = scenario.membership();
+        let known = self.members[member].file.clone().into_iter().chain(stored);
+        let known = known.filter(|members| scenario.reconfig && members.version > 0);
+        let newest = known.max_by_key(|members| members.version);
+        let members = newest.unwrap_or_else(|| scenario.file_of(member));
         PeerConfig {
             tick_ms: scenario.tick_ms,
             init_limit_ticks: scenario.init_limit,
@@ -501,6 +524,8 @@ impl Ensemble {
             snapshot_size_factor: scenario.snapshot_size_factor,
             counter_limit: scenario.counter_limit,
             early_commits: scenario.early_commits,
+            observer_masters: scenario.observer_masters,
+            reconfig_enabled: scenario.reconfig,
             ..PeerConfig::new(self.members[member].id, members)
         }
     }
@@ -521,7 +546,6 @@ impl Ensemble {
             it.clocks.wall_offset_ms += behind + 1;
         }
         let config = self.node_config(member);
-        let peer = self.peer_config(member);
         let it = &mut self.members[member];
         it.power = Power::On;
         it.life += 1;
@@ -549,6 +573,8 @@ impl Ensemble {
                 });
             }
         };
+        let peer = self.peer_config(member, db.config().map(Members::from_text));
+        let it = &mut self.members[member];
         let now = it.clocks.now(now_us);
         let life = it.life;
         let (id, accepted, current) = (it.id, durable.accepted_epoch, durable.current_epoch);
@@ -556,7 +582,7 @@ impl Ensemble {
         let node = if self.scenario.standalone {
             self.checks.ledger.forget_above(it.disk.durable_end());
             for (zxid, bytes) in &durable.tail {
-                match zk_proto::txn::LoggedTxn::decode(bytes) {
+                match LoggedTxn::decode(bytes) {
                     Ok(txn) => drop(db.apply(&txn, &mut |_, _| {})),
                     Err(error) => panic!("{zxid} cannot be decoded: {error}"),
                 }
@@ -673,8 +699,11 @@ impl Ensemble {
                 )
             });
             if status.state == PeerState::Leading && !self.scenario.standalone {
-                let verdict = Leadership::who_leads_has_weight(member, id, &self.verifier);
-                self.demand(verdict);
+                // Who leads while the ensemble changes may be of the one before or the one behind.
+                if !self.scenario.reconfig {
+                    let verdict = Leadership::who_leads_has_weight(member, id, &self.verifier);
+                    self.demand(verdict);
+                }
                 if serving {
                     self.leader_serves(member, status.current_epoch);
                 }
@@ -763,18 +792,32 @@ impl Ensemble {
             Err(violation) => return self.violated(violation),
         };
         let Some(&last) = new.last() else { return };
-        let voters = self.members.iter().filter(|member| member.voter);
+        // A reconfiguration is agreed on by the members before it, and by those that it makes.
+        let mut verifiers = vec![self.verifier.clone()];
+        for zxid in &new {
+            let Some(members) = self.checks.ledger.get(*zxid).and_then(|it| brought(&it.txn))
+            else {
+                continue;
+            };
+            self.markers.met(Marker::Reconfigured);
+            if *zxid != last {
+                verifiers.clear();
+            }
+            verifiers.push(QuorumVerifier::new(&members));
+        }
+        let changes = self.scenario.reconfig;
+        let voters = self.members.iter().filter(|member| member.voter || changes);
         // What a lost disk had acknowledged still counts: that is the fault that is tolerated.
         let holders = voters
             .filter(|voter| voter.lost || voter.disk.has(last))
             .map(|voter| voter.id)
             .collect();
-        let verdict = Commits::what_is_committed_is_on_the_disks_of_a_quorum(
-            member,
-            last,
-            &holders,
-            &self.verifier,
-        );
+        let verdict = verifiers.iter().try_for_each(|verifier| {
+            Commits::what_is_committed_is_on_the_disks_of_a_quorum(member, last, &holders, verifier)
+        });
+        if let Some(verifier) = verifiers.pop() {
+            self.verifier = verifier;
+        }
         if !self.scenario.groups.is_empty() {
             self.met(Marker::HierarchicalCommit);
             if holders.len() * 2 <= self.scenario.voters {

@@ -49,6 +49,18 @@ markers! {
     SnapshotDiscarded = "a staged snapshot was discarded by a crash";
     /// Without a vote.
     ObserverInformed = "an observer was informed";
+    /// The same, by a follower.
+    ObserverInformedByFollower = "an observer was informed by a follower";
+    /// From its log.
+    ObserverMasterDiff = "an observer was synchronised by a follower with DIFF and transactions";
+    /// From its state.
+    ObserverMasterSnap = "an observer was synchronised by a follower with SNAP";
+    /// And on to the leader.
+    RequestByObserverMaster = "an observer forwarded a request to a follower";
+    /// The answer's way back.
+    SyncByObserverMaster = "a follower handed a SYNC on to an observer";
+    /// The same for sessions.
+    RevalidatedByObserverMaster = "a follower handed the leader's word on a session on to an observer";
     /// As a member with data.
     LostDataMemberRejoined = "a member that lost its data was brought up to date";
     /// The rest of a power loss.
@@ -145,6 +157,8 @@ markers! {
     CheckpointTaken = "a checkpoint was taken";
     /// And the log behind it went.
     LogPurged = "a log was purged";
+    /// Another ensemble.
+    Reconfigured = "a reconfiguration was committed";
     /// Groups and weights.
     HierarchicalCommit = "a transaction was committed by groups and weights";
     /// Half of the voters or fewer.

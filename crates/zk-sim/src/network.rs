@@ -114,6 +114,8 @@ pub struct Link {
     pub acked: bool,
     /// Nothing more is sent.
     pub broken: bool,
+    /// An observer dialled a follower.
+    pub to_observer_master: bool,
 }
 
 /// What goes to or comes from a client.

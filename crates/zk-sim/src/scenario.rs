@@ -103,6 +103,8 @@ fn calm(seed: u64) -> Scenario {
     Scenario {
         voters: 3,
         observers: 0,
+        spares: 0,
+        reconfig: false,
         groups: Vec::new(),
         standalone: false,
         clients: 6,
@@ -127,6 +129,7 @@ fn calm(seed: u64) -> Scenario {
         read_only: false,
         // Some of the bugs are in what a learner does with them.
         early_commits: true,
+        observer_masters: false,
         local_sessions: LocalSessionMode::Disabled,
         scripted: true,
         ..Scenario::draw(seed)

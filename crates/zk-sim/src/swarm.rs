@@ -14,6 +14,11 @@ const READ_ONLY_STREAM: u64 = 0x0096_0000_0000_0000;
 /// The same for commits before `UPTODATE`.
 const EARLY_COMMITS_STREAM: u64 = 0x6561_726c_7943_6f6d;
 
+/// And for followers that feed observers.
+const OBSERVER_MASTERS_STREAM: u64 = 0x6f6d_506f_7274_0000;
+/// And for reconfigurations.
+const RECONFIG_STREAM: u64 = 0x7265_636f_6e66_6967;
+
 /// A kind of fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Fault {
@@ -85,6 +90,10 @@ pub struct Scenario {
     pub voters: usize,
     /// Members without one.
     pub observers: usize,
+    /// Machines that are in no configuration at first, and know the others.
+    pub spares: usize,
+    /// Clients change the ensemble.
+    pub reconfig: bool,
     /// Groups of voters, which are counted from 0, with their weights; none: a majority decides.
     pub groups: Vec<Vec<(usize, u64)>>,
     /// One member that knows of no ensemble.
@@ -141,6 +150,8 @@ pub struct Scenario {
     pub read_only: bool,
     /// Leaders send followers commits before `UPTODATE`, as upstream's do.
     pub early_commits: bool,
+    /// Followers feed observers.
+    pub observer_masters: bool,
     /// What becomes of new sessions.
     pub local_sessions: LocalSessionMode,
     /// Nothing happens by itself: members start, and faults happen, as a script says.
@@ -171,6 +182,8 @@ impl Scenario {
             seed,
             voters,
             observers,
+            spares: 0,
+            reconfig: false,
             groups: Vec::new(),
             standalone,
             clients,
@@ -204,6 +217,7 @@ impl Scenario {
             // From a stream of its own: all else that a seed stood for before this stays.
             read_only: Prng::new(seed ^ READ_ONLY_STREAM).chance(20),
             early_commits: Prng::new(seed ^ EARLY_COMMITS_STREAM).chance(50),
+            observer_masters: Prng::new(seed ^ OBSERVER_MASTERS_STREAM).chance(50),
             scripted: false,
             // The same lot as that of the groups: either was the last one, and stays what it was.
             local_sessions: match rng.clone().below(20) {
@@ -217,7 +231,21 @@ impl Scenario {
         if matches!(rng.below(100), 70..85) {
             scenario.draw_groups(rng);
         }
+        let mut rng = Prng::new(seed ^ RECONFIG_STREAM);
+        if scenario.groups.is_empty() && matches!(rng.below(100), 70..85) {
+            scenario.draw_reconfigurations(&mut rng);
+        }
         scenario
+    }
+
+    /// An ensemble that changes.
+    fn draw_reconfigurations(&mut self, rng: &mut Prng) {
+        self.reconfig = true;
+        self.spares = rng.index(3);
+        // One server that is an ensemble (`standaloneEnabled=false`), and may grow.
+        self.standalone = false;
+        // Which loss of data is tolerated depends on who votes, and that is about to change.
+        self.faults.retain(|fault| *fault != Fault::LostData);
     }
 
     /// Hierarchical quorums, of more voters than there would have been.
@@ -254,7 +282,7 @@ impl Scenario {
     pub fn membership(&self) -> Members {
         let id = |index: usize| ServerId(i64::try_from(index).unwrap_or_default() + 1);
         let mut members = Members::default();
-        for index in 0..self.members() {
+        for index in 0..self.voters + self.observers {
             let (server, voter) = (id(index), index < self.voters);
             let role = if voter { "participant" } else { "observer" };
             members.text += &format!("server.{server}=s{server}:2888:3888:{role};0.0.0.0:2181\n");
@@ -270,10 +298,22 @@ impl Scenario {
         members
     }
 
-    /// Members in all.
+    /// What the file of a machine says that no configuration has reached yet.
+    #[must_use]
+    pub fn file_of(&self, index: usize) -> Members {
+        let members = self.membership();
+        if index < self.voters + self.observers {
+            return members;
+        }
+        let server = index + 1;
+        let own = format!("server.{server}=s{server}:2888:3888:participant;0.0.0.0:2181\n");
+        Members::from_text(&(members.text + &own))
+    }
+
+    /// Machines in all.
     #[must_use]
     pub fn members(&self) -> usize {
-        self.voters + self.observers
+        self.voters + self.observers + self.spares
     }
 }
 

@@ -10,8 +10,8 @@ use zk_proto::create_mode::CreateMode;
 use zk_proto::multi::{MultiOp, MultiReadOp, MultiRequest};
 use zk_proto::proto::{
     AddWatchRequest, CheckVersionRequest, CreateRequest, DeleteRequest, ExistsRequest,
-    GetChildren2Request, GetChildrenRequest, GetDataRequest, ReplyHeader, RequestHeader,
-    SetDataRequest, SetWatches2, SyncRequest, WatcherEvent,
+    GetChildren2Request, GetChildrenRequest, GetDataRequest, ReconfigRequest, ReplyHeader,
+    RequestHeader, SetDataRequest, SetWatches2, SyncRequest, WatcherEvent,
 };
 use zk_proto::quorum::PeerState;
 use zk_proto::watch::EventType;
@@ -394,7 +394,41 @@ impl Ensemble {
         self.rng.bytes(len)
     }
 
+    /// Another ensemble: some machines vote, some observe, and now and then one is at another port.
+    fn draw_reconfiguration(&mut self) -> Request {
+        let mut lines = Vec::new();
+        for server in 1..=self.members.len() {
+            let role = match self.rng.below(10) {
+                0..7 => "participant",
+                7..9 => "observer",
+                _ => continue, // not in it
+            };
+            let port = if self.rng.chance(5) { 2889 } else { 2888 };
+            lines.push(format!("server.{server}=s{server}:{port}:3888:{role};0.0.0.0:2181"));
+        }
+        let mut request = ReconfigRequest {
+            joining_servers: None,
+            leaving_servers: None,
+            new_members: None,
+            cur_config_id: -1,
+        };
+        match self.rng.below(3) {
+            0 => request.new_members = Some(lines.join(",")),
+            1 => {
+                let joining = self.rng.index(lines.len().max(1));
+                request.joining_servers = lines.get(joining).cloned();
+            }
+            _ => {
+                request.leaving_servers = Some((self.rng.index(self.members.len()) + 1).to_string())
+            }
+        }
+        Request::Reconfig(request)
+    }
+
     fn draw_request(&mut self, client: usize) -> Request {
+        if self.scenario.reconfig && self.rng.chance(4) {
+            return self.draw_reconfiguration();
+        }
         let watch = self.rng.chance(40) && self.clients[client].watches.len() < WATCHES_MAX;
         match self.rng.below(100) {
             0..5 => create(&self.draw_parent(), CreateMode::Persistent, b""),

@@ -51,6 +51,13 @@ impl Database {
         std::mem::replace(self, new)
     }
 
+    /// The ensemble's configuration as `/zookeeper/config` has it.
+    #[must_use]
+    pub fn config(&self) -> Option<&str> {
+        let data = self.tree.nodes[self.tree.id(CONFIG)?].data.as_deref()?;
+        std::str::from_utf8(data).ok()
+    }
+
     /// The ensemble's configuration becomes the data of `/zookeeper/config`, without a transaction: no
     /// log has the first one (`ZKDatabase.initConfigInZKDatabase`). The digest leaves it out.
     /// Nobody is notified: it is for when nobody is served.

@@ -191,6 +191,14 @@ pub struct PeerConfig {
     /// do. Upstream's followers before 3.9.3 leave when such a `COMMIT` comes (ZOOKEEPER-4394), and under load
     /// one always does: a server keeps it until `UPTODATE` is sent.
     pub early_commits: bool,
+    /// Followers feed observers, and observers dial followers (`observerMasterPort`).
+    pub observer_masters: bool,
+    /// The longest random time before an observer dials the leader, or begins with the first of the
+    /// observer masters again, in ms (`observer.reconnectDelayMs`).
+    pub reconnect_delay_ms: i64,
+    /// The longest random time before an observer that has lost its leader asks who leads, in ms
+    /// (`observer.election.DelayMs`).
+    pub election_delay_ms: i64,
 }
 
 impl PeerConfig {
@@ -214,6 +222,9 @@ impl PeerConfig {
             counter_limit: u32::MAX,
             reconfig_enabled: false,
             early_commits: true,
+            observer_masters: false,
+            reconnect_delay_ms: 0,
+            election_delay_ms: 0,
         }
     }
 }

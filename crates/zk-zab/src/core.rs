@@ -2,12 +2,15 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 use tracing::info;
-use zk_proto::quorum::QuorumPacket;
+use zk_proto::quorum::{PacketType, QuorumPacket};
 use zk_proto::{Epoch, ServerId, Zxid};
 
 use crate::log_tail::LogTail;
+use crate::packet::bare;
 use crate::quorum::QuorumVerifier;
 use crate::reconfig::Next;
+use crate::rotation::Rotation;
+use crate::sync_plan::{Method, Plan};
 use crate::{Action, Durable, LinkId, Members, PeerConfig, Token, Write};
 
 /// Why a role is over.
@@ -84,6 +87,8 @@ pub(crate) struct Core {
     next_link: LinkId,
     /// Names the role; the next one has another.
     pub(crate) generation: u64,
+    /// Which observer master is next.
+    pub(crate) rotation: Rotation,
     pub(crate) actions: VecDeque<Action>,
 }
 
@@ -116,6 +121,7 @@ impl Core {
             next_token: Token(1),
             next_link: LinkId(1),
             generation: 1,
+            rotation: Rotation::default(),
             actions: VecDeque::new(),
             config,
         }
@@ -129,6 +135,17 @@ impl Core {
     pub(crate) fn is_voter(&self, server: ServerId) -> bool {
         self.verifier.is_voter(server)
             || self.next.as_ref().is_some_and(|next| next.members.voters.contains(&server))
+    }
+
+    /// Whether its word makes a difference in one of them.
+    pub(crate) fn has_weight(&self, server: ServerId) -> bool {
+        self.verifier.has_weight(server)
+            || self.next.as_ref().is_some_and(|next| next.verifier.has_weight(server))
+    }
+
+    /// Whether that is the next one alone.
+    pub(crate) fn has_weight_only_next(&self, server: ServerId) -> bool {
+        !self.verifier.has_weight(server) && self.has_weight(server)
     }
 
     pub(crate) fn is_member(&self, server: ServerId) -> bool {
@@ -240,9 +257,12 @@ impl Core {
     }
 
     /// Puts the snapshot that came on `link` in the place of everything.
-    pub(crate) fn install_snapshot(&mut self, link: LinkId, zxid: Zxid) {
+    pub(crate) fn install_snapshot(&mut self, link: LinkId, zxid: Zxid, members: Option<Members>) {
         self.tail.reset(zxid);
         self.next = None;
+        if let Some(members) = members.filter(|_| self.config.reconfig_enabled) {
+            self.expect(members, zxid);
+        }
         self.persisted = NOTHING;
         for pending in &mut self.pending {
             if matches!(pending.done, Done::Logged(_) | Done::Installed) {
@@ -292,12 +312,27 @@ impl Core {
 
     /// Delivers what is committed and on disk.
     pub(crate) fn deliver(&mut self) {
-        while let Some((zxid, txn)) = self.tail.next_undelivered()
-            && *zxid <= self.persisted
-        {
-            let action = Action::Deliver { zxid: *zxid, txn: txn.clone() };
-            self.actions.push_back(action);
-            self.tail.deliver_next();
+        while self.deliver_next().is_some() {}
+    }
+
+    /// Delivers the next transaction, if it is committed and on disk: which one.
+    pub(crate) fn deliver_next(&mut self) -> Option<(Zxid, Bytes)> {
+        let next = self.tail.next_undelivered().filter(|(zxid, _)| *zxid <= self.persisted);
+        let (zxid, txn) = next?.clone();
+        self.actions.push_back(Action::Deliver { zxid, txn: txn.clone() });
+        self.tail.deliver_next();
+        Some((zxid, txn))
+    }
+
+    /// Sends a learner what a plan begins with, up to what is in memory.
+    pub(crate) fn send_plan(&mut self, link: LinkId, plan: &Plan, target: Zxid) {
+        match plan.method {
+            Method::Diff => self.send(link, bare(PacketType::DIFF, target)),
+            Method::Trunc(to) => self.send(link, bare(PacketType::TRUNC, to)),
+            Method::Snap => self.act(Action::SendSnapshot { link, to: plan.memory_after }),
+        }
+        if let Some((after, to)) = plan.history {
+            self.act(Action::SendHistory { link, after, to });
         }
     }
 
@@ -348,7 +383,7 @@ mod tests {
         let mut core = core();
         core.set_current_epoch(Epoch(1));
         core.append(Zxid(4), Bytes::new());
-        core.install_snapshot(LinkId(7), Zxid(9));
+        core.install_snapshot(LinkId(7), Zxid(9), None);
         core.append(Zxid(10), Bytes::new());
         core.set_current_epoch(Epoch(2));
         core.actions.clear();
@@ -356,7 +391,7 @@ mod tests {
         assert!(core.persisted() < Zxid(3), "neither the old log nor the new one");
         assert!(core.actions.is_empty());
         // Another one takes its place, before it counted.
-        core.install_snapshot(LinkId(8), Zxid(12));
+        core.install_snapshot(LinkId(8), Zxid(12), None);
         done(&mut core, 5);
         core.set_current_epoch(Epoch(3));
         core.actions.clear();

@@ -63,6 +63,9 @@ const NOBODY: i64 = i64::MIN;
 /// For how many times `finalizeWait` the voters of the next configuration are waited for.
 const NEXT_WAIT: i64 = 4;
 
+/// For how many times `finalizeWait` a round may last in which those may be elected that only come.
+const ROUND_WAIT: i64 = 2 * NEXT_WAIT;
+
 /// How many answers to servers that are not in the configuration may wait to be sent.
 const STRANGERS_MAX: usize = 16;
 
@@ -173,6 +176,7 @@ pub(crate) struct Election {
     silent: bool,
     /// The logical clock.
     round: i64,
+    round_since_ms: i64,
     /// What it votes at the beginning of a round.
     own: Vote,
     /// What it votes now, while LOOKING.
@@ -229,6 +233,7 @@ impl Election {
             started: false,
             silent: false,
             round: 0,
+            round_since_ms: 0,
             own: nothing,
             proposal: nothing,
             current: nothing,
@@ -317,15 +322,20 @@ impl Election {
         true
     }
 
-    /// Ends an election that has just begun: a reconfiguration says whom to follow.
+    /// Ends an election that has just begun: a reconfiguration says whom to follow. Nobody has heard of the
+    /// election yet, and nobody is to: one who is told at another moment would take it for a change of mind. All are
+    /// told the same, so all count as backers, whatever rounds they are in, until they show that they are not.
     pub(crate) fn appoint(&mut self, leader: ServerId) {
-        self.decide(Vote { leader, round: self.round, ..self.own }, BTreeSet::new());
+        self.out.clear();
+        let backers = self.electorate.voters().clone();
+        self.decide(Vote { leader, round: self.round, ..self.own }, backers);
     }
 
     fn begin_round(&mut self) {
         // At the end of the numbers, where only a confused member can have brought it, rounds are
         // no longer told apart. Elections take longer then, but still end.
         self.round = self.round.saturating_add(1);
+        self.round_since_ms = self.now_ms;
         self.decision = None;
         self.decided = false;
         self.settled = false;
@@ -449,6 +459,7 @@ impl Election {
         }
         if vote.round > self.round {
             self.round = vote.round;
+            self.round_since_ms = self.now_ms;
             self.in_round.clear();
             // Who was heard in an earlier round may be gone.
             self.votes_after_all = false;
@@ -581,7 +592,17 @@ impl Election {
             return;
         }
         self.consider();
-        if !self.decided && now_ms >= self.resend_at_ms {
+        let lasts_ms = now_ms.saturating_sub(self.round_since_ms);
+        if !self.decided
+            && self.electorate.is_divided(self.round)
+            && lasts_ms >= self.finalize_wait_ms.saturating_mul(ROUND_WAIT)
+        {
+            info!(
+                round = self.round,
+                "no leader in a round for those that come: the next one is without them"
+            );
+            self.begin_round();
+        } else if !self.decided && now_ms >= self.resend_at_ms {
             debug!(round = self.round, after_ms = self.resend_interval_ms, "votes again");
             self.resend_interval_ms =
                 self.resend_interval_ms.saturating_mul(2).min(self.interval_max_ms);
@@ -731,7 +752,7 @@ impl Election {
     /// Whether a server may be elected: a voter without weight must not be, so that it can be a
     /// machine that is slow or far away.
     fn may_lead(&self, server: ServerId) -> bool {
-        self.electorate.has_weight(server)
+        self.electorate.may_lead(server, self.round)
     }
 
     /// Whether one vote is to be preferred. Those for servers without weight beat none, and are
@@ -767,7 +788,10 @@ impl Election {
         }
         let vote = Vote::of(notification);
         let gone = match vote.round.cmp(&self.round) {
-            Ordering::Greater => true,
+            // One that follows a leader that was appointed may have counted further.
+            Ordering::Greater => {
+                notification.state == PeerState::Looking || vote.leader != self.current.leader
+            }
             // After it was in this one: it has restarted, or found another leader.
             Ordering::Less => self.in_round.contains_key(&from),
             Ordering::Equal => match notification.state {

@@ -40,6 +40,11 @@ pub enum Input {
         /// The link.
         link: LinkId,
     },
+    /// A link was accepted on the observer master port; its id is from [`crate::Peer::accept`].
+    ObserverLinkUp {
+        /// The link.
+        link: LinkId,
+    },
     /// A link is gone, or the one that [`Action::Connect`] asked for could not be made. Comes once for
     /// every link, except for those that [`Action::Close`] ended.
     LinkDown {
@@ -61,6 +66,8 @@ pub enum Input {
         link: LinkId,
         /// The zxid of the `SNAP` packet.
         zxid: Zxid,
+        /// The configuration in the snapshot, if there is one.
+        members: Option<Members>,
     },
     /// A long transfer on a link goes on: bytes of a snapshot came in, or went out. To be given about
     /// every second, so that a limit ends a transfer that stands still, and not one that is long.
@@ -111,6 +118,15 @@ pub enum Write {
     },
 }
 
+/// Where a learner finds who feeds it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LearnerPort {
+    /// The quorum port, of the leader.
+    Quorum,
+    /// The observer master port, of a follower.
+    ObserverMaster,
+}
+
 /// In which role a peer serves clients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ServingRole {
@@ -118,7 +134,7 @@ pub enum ServingRole {
     Leader,
     /// It forwards writes to the leader behind this link, and votes.
     Follower(LinkId),
-    /// It forwards writes to the leader behind this link, without a vote.
+    /// It forwards writes to the leader, or the follower, behind this link, without a vote.
     Observer(LinkId),
 }
 
@@ -155,12 +171,14 @@ pub enum Action {
         /// The message.
         notification: Notification,
     },
-    /// Dial a member's quorum port, and answer with [`Input::LinkUp`] or [`Input::LinkDown`].
+    /// Dial a member, and answer with [`Input::LinkUp`] or [`Input::LinkDown`].
     Connect {
         /// The link's name.
         link: LinkId,
         /// Whom to dial.
-        leader: ServerId,
+        server: ServerId,
+        /// At which of its ports.
+        port: LearnerPort,
     },
     /// Hang up, without sending what is still queued, and give no further input for it.
     Close {
@@ -195,7 +213,9 @@ pub enum Action {
     },
     /// A packet of the request layer came on a link that is ready for it. From a learner: `REQUEST`,
     /// `REVALIDATE`, and `PING` with the sessions it heard from. From the leader: `REVALIDATE`, `SYNC`
-    /// (behind the [`Action::Deliver`] of what was committed before it), and `PING`, to be answered.
+    /// (both behind the [`Action::Deliver`] of what was committed before them), and `PING`, to be answered.
+    /// To an observer its follower is the leader; a follower gets the packets of observers behind it,
+    /// and has to hand them on.
     Pass {
         /// The link.
         link: LinkId,
@@ -211,6 +231,12 @@ pub enum Action {
     StopServing {
         /// What happened, for the log.
         why: &'static str,
+    },
+    /// These members may be the ensemble, now or soon: those that come are reached at these addresses too.
+    /// Another such action takes the place of this one, and so does the next [`Action::Activate`].
+    Propose {
+        /// The members.
+        members: Members,
     },
     /// The ensemble is another one from now on: these members are reached at other addresses, this
     /// server may have to listen elsewhere, and the next start should find them.

@@ -29,6 +29,10 @@
 //! in order; observers hear of it only then. Pings go to all learners. A leader that does not hear from
 //! a quorum steps down, a learner that does not hear from its leader goes back to an election.
 //!
+//! **Observers** can be fed by followers instead of the leader (`learner/master.rs`): each dials one of the
+//! followers, in an order of its own, and goes on to the next when that one is lost. When none of them
+//! answers the leader is dialled.
+//!
 //! **Quorums** are majorities of the voters, or, with groups and weights, what wins more than half of the
 //! groups ([`QuorumVerifier`]). A voter without weight does what voters do and is waited for by nobody:
 //! its promises, acknowledgements and votes make no quorum, it is never elected, and when it has more
@@ -98,12 +102,13 @@ mod packet;
 mod peer;
 mod quorum;
 mod reconfig;
+mod rotation;
 mod status;
 mod sync_plan;
 
 pub use config::{Durable, Members, PeerConfig};
 pub use history::{History, NoHistory};
-pub use io::{Action, Input, LinkId, ServingRole, Token, Write};
+pub use io::{Action, Input, LearnerPort, LinkId, ServingRole, Token, Write};
 pub use peer::Peer;
 pub use quorum::QuorumVerifier;
 pub use status::{LearnerPhase, LearnerStatus, PeerStatus};

@@ -8,6 +8,7 @@ use crate::election::{Election, Standing, Vote};
 use crate::leader::Leader;
 use crate::learner::Learner;
 use crate::looking::Looking;
+use crate::rotation::jitter_ms;
 use crate::{
     Action, Durable, History, Input, LinkId, Members, PeerConfig, PeerStatus, ServingRole, Token,
 };
@@ -43,6 +44,8 @@ pub struct Peer {
     failures: u32,
     /// The next one is not decided before.
     decide_at_ms: i64,
+    /// An observer that has lost its leader does not ask for one before.
+    look_at_ms: Option<i64>,
     election_ms: Option<i64>,
     sync_ms: Option<i64>,
 }
@@ -81,6 +84,7 @@ impl Peer {
             decided_ms: core.now_ms,
             failures: 0,
             decide_at_ms: core.now_ms,
+            look_at_ms: None,
             core,
             election,
             role,
@@ -131,7 +135,7 @@ impl Peer {
             Input::Packet { link, packet } => match &mut self.role {
                 Role::Leading(leader) => leader.on_packet(core, link, packet, history),
                 Role::Following(learner) | Role::Observing(learner) => {
-                    learner.on_packet(core, link, packet)
+                    learner.on_packet(core, link, packet, history)
                 }
                 Role::Looking(looking) => {
                     looking.on_packet(core, link, packet);
@@ -159,6 +163,15 @@ impl Peer {
                 }
                 Ok(())
             }
+            Input::ObserverLinkUp { link } => {
+                match &mut self.role {
+                    Role::Following(learner) => learner.on_observer_link_up(core, link),
+                    Role::Looking(_) | Role::Leading(_) | Role::Observing(_) | Role::Halted => {
+                        core.close(link);
+                    }
+                }
+                Ok(())
+            }
             Input::LinkDown { link } => match &mut self.role {
                 Role::Looking(looking) => {
                     looking.on_link_down(link);
@@ -180,9 +193,9 @@ impl Peer {
                 }
                 Ok(())
             }
-            Input::SnapshotReceived { link, zxid } => match &mut self.role {
+            Input::SnapshotReceived { link, zxid, members } => match &mut self.role {
                 Role::Following(learner) | Role::Observing(learner) => {
-                    learner.on_snapshot(core, link, zxid)
+                    learner.on_snapshot(core, link, zxid, members)
                 }
                 Role::Leading(leader) => leader.on_snapshot(core, link, history),
                 Role::Looking(_) | Role::Halted => Ok(()),
@@ -225,8 +238,7 @@ impl Peer {
         match &mut self.role {
             Role::Leading(leader) => leader.maybe_commit(core),
             Role::Following(learner) | Role::Observing(learner) => {
-                core.deliver();
-                learner.release(core);
+                learner.deliver(core);
             }
             Role::Looking(_) | Role::Halted => core.deliver(),
         }
@@ -268,13 +280,17 @@ impl Peer {
             election.silence(true);
             return Err(Exit::Leave("the disk does not answer"));
         }
+        if self.look_at_ms.is_some_and(|at_ms| core.now_ms >= at_ms) {
+            self.start_election();
+        }
+        let core = &mut self.core;
         match &mut self.role {
             Role::Looking(looking) => {
                 looking.tick(core);
                 Ok(())
             }
             Role::Leading(leader) => leader.tick(core, history),
-            Role::Following(learner) | Role::Observing(learner) => learner.tick(core),
+            Role::Following(learner) | Role::Observing(learner) => learner.tick(core, history),
             Role::Halted => Ok(()),
         }
     }
@@ -414,6 +430,7 @@ impl Peer {
             Exit::Follow(_) => "a reconfiguration names another leader",
             Exit::Halt(_) => "this server has to stop",
         };
+        let observed = matches!(self.role, Role::Observing(_));
         let core = &mut self.core;
         let looking = Looking::new(core);
         let role = std::mem::replace(&mut self.role, Role::Looking(looking));
@@ -431,7 +448,7 @@ impl Peer {
             }
             Role::Following(learner) | Role::Observing(learner) => {
                 learner.log_end(served, why);
-                if let Some(link) = learner.open_link() {
+                for link in learner.open_link().into_iter().chain(learner.observer_links()) {
                     core.close(link);
                 }
             }
@@ -466,13 +483,19 @@ impl Peer {
             return;
         }
         self.tell_members();
-        self.start_election();
+        match jitter_ms(self.core.id(), self.core.now_ms, self.core.config.election_delay_ms) {
+            delay_ms if observed && delay_ms > 0 && matches!(exit, Exit::Leave(_)) => {
+                self.look_at_ms = Some(self.core.now_ms + delay_ms);
+            }
+            _ => self.start_election(), // voters are waited for
+        }
         if let (Exit::Follow(leader), Some(election)) = (exit, &mut self.election) {
             election.appoint(leader);
         }
     }
 
     fn start_election(&mut self) {
+        self.look_at_ms = None;
         let Some(election) = &mut self.election else { return };
         let core = &self.core;
         let standing = if !core.is_voter(core.id()) {
@@ -597,15 +620,19 @@ impl Peer {
         };
         let (outstanding, learners) = match &self.role {
             Role::Leading(leader) => (core.tail.uncommitted_len(), leader.learners(core)),
-            Role::Looking(_) | Role::Following(_) | Role::Observing(_) | Role::Halted => {
-                (0, Vec::new())
-            }
+            Role::Following(learner) => (0, learner.observers()),
+            Role::Looking(_) | Role::Observing(_) | Role::Halted => (0, Vec::new()),
+        };
+        let learner_master = match &self.role {
+            Role::Observing(learner) => learner.learner_master(),
+            Role::Looking(_) | Role::Leading(_) | Role::Following(_) | Role::Halted => None,
         };
         PeerStatus {
             id: core.id(),
             state,
             serving: self.serving().is_some(),
             leader,
+            learner_master,
             accepted_epoch: core.accepted_epoch,
             current_epoch: core.current_epoch,
             round: self.election.as_ref().map_or(0, Election::round),

@@ -7,6 +7,7 @@
 //! So no quorum of the old configuration can go on without knowing of the new one: one of its servers
 //! has the transaction, and the leader that they elect has it too.
 
+use std::cmp::Ordering;
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
@@ -72,8 +73,24 @@ impl Electorate {
         self.voters.contains(&server)
     }
 
-    pub(crate) fn has_weight(&self, server: ServerId) -> bool {
+    /// Whether it may be elected in a round.
+    ///
+    /// Of those that only come, every other round: they alone may have what is committed, if the next
+    /// configuration is in force already. But those that do not know of it elect none of them, and may be
+    /// needed for a quorum.
+    pub(crate) fn may_lead(&self, server: ServerId, round: i64) -> bool {
         self.verifier.has_weight(server)
+            || Self::is_round_for_all(round)
+                && self.next.as_ref().is_some_and(|next| next.has_weight(server))
+    }
+
+    fn is_round_for_all(round: i64) -> bool {
+        round % 2 == 0
+    }
+
+    /// Whether a round may come to nothing because not everybody knows whom it is for.
+    pub(crate) fn is_divided(&self, round: i64) -> bool {
+        self.next.is_some() && Self::is_round_for_all(round)
     }
 
     pub(crate) fn contains_quorum(&self, servers: &BTreeSet<ServerId>) -> bool {
@@ -107,8 +124,11 @@ pub(crate) fn members_in(txn: &Bytes) -> Option<Members> {
 fn quorum_addresses(members: &Members, server: ServerId) -> Option<Vec<(String, u16)>> {
     let spec = members.spec(server)?;
     let member = Member::parse(0, spec, true).ok()?;
+    // No name is looked up here; but this one is known.
+    let host = |host: String| if host == "localhost" { "127.0.0.1".to_owned() } else { host };
+    let addresses = member.addresses.into_iter();
     let mut addresses: Vec<_> =
-        member.addresses.into_iter().map(|address| (address.host, address.quorum_port)).collect();
+        addresses.map(|address| (host(address.host), address.quorum_port)).collect();
     addresses.sort();
     Some(addresses)
 }
@@ -142,12 +162,27 @@ impl Core {
         members.version > self.config.members.version && !members.voters.is_empty()
     }
 
-    /// From `since` on the quorums of these members count as well.
+    /// From `since` on the quorums of these members count as well: they are in the history that is here.
+    ///
+    /// No leader proposes a reconfiguration before the one under way is committed, so of two in one history the
+    /// earlier one is in force, and its quorums are needed: those of the ensemble before it may have been
+    /// replaced by then.
     pub(crate) fn expect(&mut self, members: Members, since: Zxid) {
         if !self.is_news(&members) {
             return;
         }
+        match self.next.as_ref().map(|next| next.members.version.cmp(&members.version)) {
+            Some(Ordering::Equal) => return,
+            Some(Ordering::Greater) => return self.activate(members),
+            Some(Ordering::Less) => {
+                if let Some(next) = self.next.take() {
+                    self.activate(next.members);
+                }
+            }
+            None => {}
+        }
         info!(version = format_args!("{:x}", members.version), members = %members.text, "another configuration is proposed");
+        self.act(Action::Propose { members: members.clone() });
         self.next = Some(Next { verifier: QuorumVerifier::new(&members), members, since });
     }
 
@@ -174,6 +209,16 @@ impl Core {
         self.verifier = QuorumVerifier::new(&members);
         self.config.members = members.clone();
         self.act(Action::Activate { members });
+    }
+
+    /// Another member says that the configuration of this version is in force; whether it is the next one.
+    pub(crate) fn activate_next(&mut self, version: i64) -> bool {
+        let known = self.next.take_if(|next| next.members.version == version);
+        let is_next = known.is_some();
+        if let Some(next) = known {
+            self.activate(next.members);
+        }
+        is_next
     }
 
     /// Whether this server's part is another one in these members: it is an observer and was none, or

@@ -42,6 +42,8 @@ pub struct PeerStatus {
     pub serving: bool,
     /// Its leader, once there is one.
     pub leader: Option<ServerId>,
+    /// Who feeds an observer: the leader, or a follower.
+    pub learner_master: Option<ServerId>,
     /// The promised epoch.
     pub accepted_epoch: Epoch,
     /// The epoch of its history.

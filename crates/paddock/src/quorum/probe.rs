@@ -25,6 +25,8 @@ pub(super) struct Answer {
     pub(super) state: Option<String>,
     /// The leader that it follows.
     pub(super) leader: Option<u64>,
+    /// Who feeds an observer: the leader, or a follower.
+    pub(super) learner_master: Option<u64>,
     /// The epoch of its history.
     pub(super) epoch: Option<u64>,
     /// The last transaction that it has applied.
@@ -107,6 +109,7 @@ fn from_quor(text: &str) -> Option<Answer> {
         serving: json["serving"].as_bool()?,
         state: string("state"),
         leader: json["leader"].as_u64(),
+        learner_master: json["learner_master"].as_u64(),
         epoch: json["current_epoch"].as_u64(),
         zxid: string("delivered").as_deref().and_then(parse_zxid),
         digest: string("digest_zxid")
@@ -146,7 +149,7 @@ fn from_words(srvr: &str, mntr: &str, conf: &str) -> Reply {
     answer.epoch = answer.zxid.map(|zxid| zxid >> 32).filter(|_| !answer.is_standalone());
     let peer_state = field(mntr, "zk_peer_state\t");
     answer.state = peer_state.and_then(|state| state.split(' ').next().map(str::to_owned));
-    answer.leader = field(mntr, "zk_observer_master_id\t").and_then(|id| id.parse().ok());
+    answer.learner_master = field(mntr, "zk_observer_master_id\t").and_then(|id| id.parse().ok());
     if let Some((settings, membership)) = conf.split_once("\nmembership:") {
         answer.id = field(settings, "serverId=").and_then(|id| id.parse().ok());
         answer.membership = Some(membership.trim().to_owned());
@@ -178,10 +181,11 @@ mod tests {
                 mode: "observer".into(),
                 serving: true,
                 state: Some("observing".into()),
-                leader: Some(3),
+                leader: None, // whoever feeds an observer may follow one
                 epoch: Some(1),
                 zxid: Some(0x1_0000_0009),
                 digest: None,
+                learner_master: Some(3),
                 learners: None,
                 membership: Some(
                     "server.1=h:1:2:participant\nserver.4=h:3:4:observer\nversion=0".into()

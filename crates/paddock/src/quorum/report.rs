@@ -282,7 +282,10 @@ fn health(id: u64, role: Role, answer: &Answer, leader: Option<&Leader>) -> Resu
         return Err("it serves reads alone: it has no leader".to_owned());
     }
     if !answer.serving {
-        let followed = answer.leader.map_or(String::new(), |leader| format!(" server.{leader}"));
+        let followed = answer
+            .learner_master
+            .or(answer.leader)
+            .map_or(String::new(), |leader| format!(" server.{leader}"));
         return Err(match answer.state.as_deref() {
             Some("looking") => "not serving: it looks for a leader".to_owned(),
             Some("leading") => "not serving: it leads and waits for a quorum".to_owned(),
@@ -310,6 +313,9 @@ fn health(id: u64, role: Role, answer: &Answer, leader: Option<&Leader>) -> Resu
     }
     if let Some(other) = answer.leader.filter(|other| *other != leader.id) {
         return Err(format!("it follows server.{other}"));
+    }
+    if answer.learner_master.is_some_and(|master| master != leader.id) {
+        return Ok(()); // its follower knows how far it is
     }
     match leader.phase(id) {
         None | Some("broadcast") => Ok(()),

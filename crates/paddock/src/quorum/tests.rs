@@ -413,6 +413,28 @@ fn groups_and_weights_decide_whether_there_is_a_quorum() {
 }
 
 #[test]
+fn an_observer_behind_a_follower_is_not_the_leaders_to_know() {
+    let (_, verifier) = members_of("server.1=a:1:2\nserver.2=b:1:2:observer\nversion=0").unwrap();
+    let judged = |master| {
+        let member = |id, role, answer| MemberReport {
+            id,
+            role,
+            address: Some(format!("h{id}:2181")),
+            reply: Ok(answer),
+        };
+        let leader = Answer { learners: Some(Vec::new()), ..answer("leader", 4) };
+        let observer = Answer { learner_master: master, ..answer("observer", 4) };
+        let members =
+            vec![member(1, Role::Participant, leader), member(2, Role::Observer, observer)];
+        Report::judge(members, &verifier).verdict()
+    };
+    assert_eq!(judged(Some(9)), Verdict::Healthy);
+    for direct in [Some(1), None] {
+        assert_eq!(judged(direct), Verdict::Degraded, "the leader should know it");
+    }
+}
+
+#[test]
 fn what_is_odd_is_not_healthy() {
     let leader = || Ok(answer("leader", 4));
     let follower = || Ok(answer("follower", 4));

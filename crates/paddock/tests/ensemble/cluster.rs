@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -93,6 +93,47 @@ pub(crate) struct Status {
     pub(crate) zxid: Zxid,
 }
 
+/// What stands behind the address of a member that its `server.N` line has in front of the good one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Second {
+    /// There is one address only.
+    None,
+    /// The member itself: directly, or, if links can be cut, by way of the proxy.
+    Member,
+    /// Nobody: connections are refused.
+    Nobody,
+    /// A machine that does not answer.
+    Silence,
+}
+
+/// A pair of ports of a machine that does not answer: a connection is neither made nor refused.
+#[derive(Debug)]
+pub(crate) struct SilentPorts {
+    ports: Real,
+    /// The listeners, and what fills their queues.
+    _held: Vec<(TcpListener, Vec<TcpStream>)>,
+}
+
+impl SilentPorts {
+    fn take() -> Self {
+        let mut held = Vec::new();
+        let ports = Real::free();
+        for port in [ports.quorum, ports.election] {
+            use rustix::net::{AddressFamily, SocketType, bind, listen, socket};
+            let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+            let listening = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+            bind(&listening, &address).unwrap();
+            listen(&listening, 0).unwrap();
+            let wait = Duration::from_millis(300);
+            let connect = || TcpStream::connect_timeout(&address, wait);
+            let waiting: Vec<TcpStream> = std::iter::from_fn(|| connect().ok()).take(8).collect();
+            assert!((1..8).contains(&waiting.len()), "the queue of {address} does not fill up");
+            held.push((TcpListener::from(listening), waiting));
+        }
+        Self { ports, _held: held }
+    }
+}
+
 /// How an ensemble is made.
 #[derive(Debug, Clone)]
 pub(crate) struct Plan {
@@ -103,6 +144,10 @@ pub(crate) struct Plan {
     pub(crate) sync_limit: u32,
     /// Whether links can be cut; else servers dial each other directly.
     pub(crate) proxied: bool,
+    /// Whether the others know a second address of every member.
+    pub(crate) second_address: Second,
+    /// A port at which followers feed observers. Members have different hosts then.
+    pub(crate) observer_master_port: Option<u16>,
     /// More lines for every zoo.cfg.
     pub(crate) lines: Vec<String>,
 }
@@ -118,6 +163,8 @@ impl Default for Plan {
             init_limit: 25,
             sync_limit: 5,
             proxied: true,
+            second_address: Second::None,
+            observer_master_port: None,
             lines: lines.map(str::to_owned).to_vec(),
         }
     }
@@ -141,6 +188,8 @@ pub(crate) struct Cluster {
     pub(crate) plan: Plan,
     pub(crate) members: Vec<Member>,
     pub(crate) network: Option<Network>,
+    /// Addresses where nobody answers, for each member.
+    silent: Vec<SilentPorts>,
     /// Removed last.
     folder: Option<TempDir>,
 }
@@ -164,7 +213,11 @@ impl Cluster {
             })
             .collect();
         let system = System::chosen();
-        let mut cluster = Self { system, plan, members, network, folder: Some(folder) };
+        let silent = match plan.second_address {
+            Second::Silence => (0..count).map(|_| SilentPorts::take()).collect(),
+            Second::None | Second::Member | Second::Nobody => Vec::new(),
+        };
+        let mut cluster = Self { system, plan, members, network, silent, folder: Some(folder) };
         for index in 0..count {
             cluster.write_config(index);
         }
@@ -202,7 +255,25 @@ impl Cluster {
                 Some(_) | None => member.real,
             };
             let role = if other < self.plan.voters { "participant" } else { "observer" };
-            format!("server.{}=127.0.0.1:{}:{}:{role}", member.id, port.quorum, port.election)
+            let (id, real) = (member.id, member.real);
+            let own_host = format!("127.0.0.{}", 10 + member.id);
+            let (first, second) = match self.plan.second_address {
+                Second::None if self.plan.observer_master_port.is_some() => {
+                    ((real, own_host.as_str()), None)
+                }
+                Second::None => ((port, "127.0.0.1"), None),
+                Second::Member => ((port, "127.0.0.1"), Some((real, "127.0.0.2"))),
+                Second::Nobody if other == index => ((real, "127.0.0.1"), None),
+                Second::Nobody => ((Real::free(), "127.0.0.1"), Some((real, "127.0.0.1"))),
+                Second::Silence if other == index => ((real, "127.0.0.1"), None),
+                Second::Silence => {
+                    ((self.silent[other].ports, "127.0.0.1"), Some((real, "127.0.0.1")))
+                }
+            };
+            let address =
+                |(port, host): (Real, &str)| format!("{host}:{}:{}", port.quorum, port.election);
+            let second = second.map(|second| format!("|{}", address(second))).unwrap_or_default();
+            format!("server.{id}={}{second}:{role}", address(first))
         };
         self.members.iter().enumerate().map(line).collect()
     }
@@ -484,6 +555,7 @@ pub(crate) fn write_config(
     if observer {
         lines.push("peerType=observer".to_owned());
     }
+    lines.extend(plan.observer_master_port.map(|port| format!("observerMasterPort={port}")));
     lines.extend(plan.lines.iter().cloned());
     lines.extend(servers.iter().cloned());
     let config = folder.join("zoo.cfg");

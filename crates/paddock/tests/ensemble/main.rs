@@ -18,8 +18,11 @@ mod cluster;
 mod faults;
 mod load;
 mod local_sessions;
+mod observer_masters;
 mod proxy;
 mod read_only;
+mod reconfig;
+mod several_addresses;
 #[path = "../common/small_disk.rs"]
 mod small_disk;
 mod verify;

@@ -7,6 +7,7 @@ mod quota;
 mod tree;
 mod watch;
 
+use std::io::IsTerminal as _;
 use std::sync::atomic::AtomicBool;
 
 use zk_client::Client;
@@ -350,14 +351,22 @@ pub(crate) fn unknown(name: &str, out: Output) -> CliError {
         for usage in usages() {
             out.notice(&format!("\t{usage}"));
         }
+        // For people only: programs get what Apache's shell prints.
+        if std::io::stdin().is_terminal() {
+            out.notice("Paddock's own (COMMAND --help says more):");
+            out.notice(crate::own::usages().trim_end());
+        }
     }
     // Apache's wording, which says it twice.
     let mut text = format!("Command not found: Command not found {name}");
-    let near = COMMANDS
+    let known = COMMANDS
         .iter()
-        .find(|spec| spec.name.eq_ignore_ascii_case(name) || one_edit(spec.name, name));
-    if let Some(spec) = near {
-        text.push_str(&format!("\nDid you mean {}?", spec.name));
+        .map(|spec| spec.name)
+        .chain(crate::own::COMMANDS.iter().map(|own| own.name));
+    let near =
+        known.into_iter().find(|known| known.eq_ignore_ascii_case(name) || one_edit(known, name));
+    if let Some(near) = near {
+        text.push_str(&format!("\nDid you mean {near}?"));
     }
     CliError::not_found(text)
 }

@@ -104,7 +104,7 @@ fn the_text_is_what_zookeeper_writes() {
     assert_eq!(
         ensemble.text(),
         "server.1=127.0.0.1:2888:3888:participant;127.0.0.1:2181\n\
-         server.2=[2001:db8::1]:2888:3888:participant;[::1]:2181\n\
+         server.2=[2001:db8:0:0:0:0:0:1]:2888:3888:participant;[0:0:0:0:0:0:0:1]:2181\n\
          server.3=zk3.example.com:2888:3888:participant\n\
          server.10=h:1:2:observer;0.0.0.0:2191\n"
     );
@@ -476,9 +476,11 @@ fn what_would_be_unsafe_without_is_refused() {
     }
     assert_eq!(
         errors(
-            "multiAddress.enabled=true\nserver.1=a:1:2|aa:1:2\nserver.2=b:1:2\nserver.3=c:1:2\n"
+            "multiAddress.enabled=true\nserver.1=a:1:2|aa:1:2\nserver.2=b:1:2\nserver.3=AA:1:3\n"
         ),
-        ["zoo.cfg:6: error: server.1: several addresses are not supported yet; keep one"]
+        [
+            "zoo.cfg:8: error: server.3: AA:1 is the quorum port of server.1 and the quorum port of server.3"
+        ]
     );
 }
 
@@ -503,18 +505,14 @@ fn what_is_merely_missing_is_a_warning() {
     for (lines, message) in [
         (
             "observerMasterPort=2191\nobserverMaster.sizeLimit=1000\n",
-            "observerMaster.sizeLimit: no effect yet, it comes with observer masters (and with it \
-             observerMasterPort)",
+            "observerMaster.sizeLimit: no effect in Paddock: a follower buffers nothing for \
+             observers: it feeds them from the log as a leader does",
         ),
         (
             "portUnification=true\n",
             "portUnification: no effect yet, it comes with TLS and SASL between members",
         ),
         ("oraclePath=/o\n", "oraclePath: no effect yet, it comes with the oracle for two members"),
-        (
-            "multiAddress.enabled=true\n",
-            "multiAddress.enabled: no effect yet, it comes with members with several addresses",
-        ),
         (
             "syncEnabled=false\n",
             "syncEnabled: no effect in Paddock: an observer keeps its data on disk as every member does",
@@ -605,4 +603,21 @@ fn myid_beside_the_data_is_found() {
     let config = Sources::new().load_file(&file).accept(true).unwrap().0;
     assert_eq!(config.member_id(), Some(2));
     std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
+fn members_may_have_several_addresses_and_feed_observers() {
+    let text = "multiAddress.enabled=true\nmultiAddress.reachabilityCheckTimeoutMs=700\n\
+                observerMasterPort=2191\nobserver.reconnectDelayMs=30\n\
+                observer.election.DelayMs=40\n";
+    let servers = "server.1=b:1:2|a:3:4\nserver.2=c:1:2|[::1]:1:2\nserver.3=d:1:2\n";
+    assert_eq!(warnings(&format!("{text}{servers}")), Vec::<String>::new());
+    let ensemble = config(&of(&format!("{text}{servers}"))).ensemble;
+    assert!(ensemble.multi_address_enabled && ensemble.multi_address_reachability_check_enabled);
+    assert_eq!(ensemble.multi_address_reachability_check_timeout_ms, 700);
+    assert_eq!(ensemble.observer_master_port, Some(2191));
+    assert_eq!(ensemble.observer_reconnect_delay_ms, 30);
+    assert_eq!(ensemble.observer_election_delay_ms, 40);
+    // Sorted by host, as every member has to write it.
+    assert!(ensemble.text().starts_with("server.1=a:3:4|b:1:2:participant\n"), "{ensemble:?}");
 }

@@ -13,7 +13,7 @@ use zk_proto::txn::LoggedTxn;
 use zk_proto::{Epoch, Record, Request, ServerId, SessionId, Xid, Zxid};
 use zk_session::first_id;
 use zk_tree::Database;
-use zk_zab::{Durable, History, LinkId, Members, PeerConfig, Token, Write};
+use zk_zab::{Durable, History, LearnerPort, LinkId, Members, PeerConfig, Token, Write};
 
 use crate::harness::{
     Connection, FakeOutbox, Handle, Message, START, config, connect_request, tree_config,
@@ -86,6 +86,8 @@ enum Wire {
     Packet(QuorumPacket),
     Snapshot(Zxid, Log),
     Up,
+    /// The same on an observer master port.
+    ObserverUp,
     Down,
 }
 
@@ -329,16 +331,21 @@ impl Ensemble {
             Action::Notify { to, notification } => {
                 self.votes.push_back((id, to.0, notification));
             }
-            Action::Connect { link, leader } => {
-                let Some(other) = self.servers.get(&leader.0) else {
+            Action::Connect { link, server: other, port } => {
+                let id_of_other = other.0;
+                let Some(other) = self.servers.get(&id_of_other) else {
                     self.wires.insert((id, link), [Wire::Down].into());
                     return;
                 };
-                let (own, other) = ((id, link), (leader.0, other.node.accept_link()));
+                let (own, other) = ((id, link), (id_of_other, other.node.accept_link()));
                 self.links.insert(own, other);
                 self.links.insert(other, own);
                 self.wires.insert(own, [Wire::Up].into());
-                self.wires.insert(other, [Wire::Up].into());
+                let accepted = match port {
+                    LearnerPort::Quorum => Wire::Up,
+                    LearnerPort::ObserverMaster => Wire::ObserverUp,
+                };
+                self.wires.insert(other, [accepted].into());
             }
             Action::Close { link } => self.hang_up((id, link)),
             Action::Send { link, packet } => self.send((id, link), Wire::Packet(packet)),
@@ -356,7 +363,7 @@ impl Ensemble {
                 self.send((id, link), Wire::Snapshot(zxid, log[..upto].to_vec()));
                 self.send_history((id, link), &log, zxid, to);
             }
-            Action::Activate { .. } => {}
+            Action::Propose { .. } | Action::Activate { .. } => {}
             Action::Halt { why } => {
                 server.halted.get_or_insert(why);
             }
@@ -478,6 +485,9 @@ impl Ensemble {
         match wires.pop_front() {
             Some(Wire::Up) => {
                 self.act(id, |node, now, actions| node.on_link_up(link, now, actions));
+            }
+            Some(Wire::ObserverUp) => {
+                self.act(id, |node, now, actions| node.on_observer_link_up(link, now, actions));
             }
             Some(Wire::Down) => {
                 self.wires.remove(&end);

@@ -5,6 +5,7 @@ mod harness;
 mod local;
 mod model;
 mod noise;
+mod observer_masters;
 mod properties;
 mod quorum;
 mod read_only;

@@ -368,6 +368,12 @@ fn quorum_gauges(all: &mut Gathered, context: &Context, status: &PeerStatus) {
         all.gauge("max_proposal_size", "Bytes of the longest proposal.", max);
         all.gauge("min_proposal_size", "Bytes of the shortest proposal.", min);
     }
+    if status.state == PeerState::Following
+        && context.config.ensemble.observer_master_port.is_some()
+    {
+        let observers = quorum::Learners::count(&status.learners, &in_force).synced_observers;
+        all.gauge("synced_observers", "Observers behind this follower that take part.", observers);
+    }
     all.gauge("quorum_size", "Members that vote.", in_force.members.voters.len());
 }
 

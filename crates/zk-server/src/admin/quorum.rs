@@ -276,6 +276,7 @@ fn member(status: &PeerStatus, mode: &str, in_force: &InForce, now_ms: i64) -> J
         "id": id(status.id),
         "state": state_name(status.state),
         "leader": status.leader.map(id),
+        "learner_master": status.learner_master.map(id),
         "accepted_epoch": status.accepted_epoch.0,
         "current_epoch": status.current_epoch.0,
         "round": status.round,

@@ -207,6 +207,7 @@ pub(super) fn standing(state: PeerState) -> PeerStatus {
         state,
         serving: !looking,
         leader: (!looking).then_some(ServerId(3)),
+        learner_master: (state == PeerState::Observing).then_some(ServerId(3)),
         accepted_epoch: Epoch(1),
         current_epoch: Epoch(1),
         round: 1,

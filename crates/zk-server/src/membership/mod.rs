@@ -7,7 +7,7 @@
 mod files;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::sync::watch;
 use zk_config::{EnsembleConfig, Listener, Member, ServerConfig};
@@ -57,7 +57,7 @@ impl InForce {
     }
 
     /// Where the members listen for each other.
-    pub(crate) fn addresses(&self, port: Port) -> BTreeMap<ServerId, Vec<HostPort>> {
+    fn addresses(&self, port: Port) -> BTreeMap<ServerId, Vec<HostPort>> {
         self.lines.iter().map(|(id, member)| (*id, port.addresses(member))).collect()
     }
 }
@@ -66,6 +66,8 @@ impl InForce {
 #[derive(Debug)]
 pub struct Membership {
     current: watch::Sender<Arc<InForce>>,
+    /// What may be in force soon.
+    proposed: Mutex<Option<InForce>>,
     files: ConfigFiles,
 }
 
@@ -75,7 +77,8 @@ impl Membership {
     pub fn new(config: &ServerConfig) -> Self {
         let in_force = InForce::of(&config.ensemble);
         let files = ConfigFiles::new(config, in_force.members.version);
-        Self { current: watch::Sender::new(Arc::new(in_force)), files }
+        let current = watch::Sender::new(Arc::new(in_force));
+        Self { current, proposed: Mutex::default(), files }
     }
 
     /// What is in force.
@@ -89,11 +92,32 @@ impl Membership {
         self.current.subscribe()
     }
 
+    fn proposed(&self) -> MutexGuard<'_, Option<InForce>> {
+        self.proposed.lock().expect("no holder of this lock panics: a panic ends the process")
+    }
+
     /// Another configuration is in force. Called under the core's lock.
-    pub(crate) fn activate(&self, members: Members) -> Arc<InForce> {
-        let in_force = Arc::new(InForce::new(members));
-        self.current.send_replace(Arc::clone(&in_force));
-        in_force
+    pub(crate) fn activate(&self, members: Members) {
+        *self.proposed() = None;
+        self.current.send_replace(Arc::new(InForce::new(members)));
+    }
+
+    /// These may be in force soon. Called under the core's lock.
+    pub(crate) fn propose(&self, members: Members) {
+        *self.proposed() = Some(InForce::new(members));
+    }
+
+    /// Where servers listen for each other: members, and those that may be soon. Of one that is about to
+    /// move the place of now comes first.
+    pub(crate) fn addresses(&self, port: Port) -> BTreeMap<ServerId, Vec<HostPort>> {
+        let mut all = self.current().addresses(port);
+        for (id, addresses) in self.proposed().iter().flat_map(|next| next.addresses(port)) {
+            let known = all.entry(id).or_default();
+            let new: Vec<_> =
+                addresses.into_iter().filter(|address| !known.contains(address)).collect();
+            known.extend(new);
+        }
+        all
     }
 
     /// Writes the files of what is in force, unless they are there, or could not be written before.
@@ -125,5 +149,30 @@ mod tests {
         assert_eq!(in_force.addresses(Port::Election), expected.into());
         assert_eq!(in_force.addresses(Port::Quorum)[&ServerId(2)], [at("::1", 1), at("b", 3)]);
         assert!(in_force.member(ServerId(3)).is_none());
+    }
+
+    #[test]
+    fn those_that_may_come_are_reached_too() {
+        let text = "dataDir=/nowhere\nclientPort=2181\ninitLimit=5\nsyncLimit=5\n\
+                    server.1=a:1:2\nserver.2=b:1:2\nserver.3=c:1:2\n";
+        let loaded = zk_config::Sources::new().file("zoo.cfg", text).my_id("myid", "1").load();
+        let (config, _) = loaded.accept(false).map_err(|wrong| wrong.render()).unwrap();
+        let membership = Membership::new(&config);
+        let at = |host: &str, port| HostPort { host: host.into(), port };
+        let [a, b, c] = ["a", "b", "c"].map(|host| vec![at(host, 2)]);
+        let now = [(ServerId(1), a.clone()), (ServerId(2), b.clone()), (ServerId(3), c)];
+        assert_eq!(membership.addresses(Port::Election), now.clone().into());
+        let next = "server.1=a:1:2\nserver.2=b:1:5\nserver.4=d:1:2\nversion=a";
+        membership.propose(Members::from_text(next));
+        let mut both: BTreeMap<_, _> = now.into();
+        both.insert(ServerId(2), vec![at("b", 2), at("b", 5)]);
+        both.insert(ServerId(4), vec![at("d", 2)]);
+        assert_eq!(membership.addresses(Port::Election), both);
+        assert_eq!(membership.current().members.version, 0);
+        membership.activate(Members::from_text(next));
+        let then =
+            [(ServerId(1), a), (ServerId(2), vec![at("b", 5)]), (ServerId(4), vec![at("d", 2)])];
+        assert_eq!(membership.addresses(Port::Election), then.into());
+        assert_eq!(membership.current().members.version, 10);
     }
 }

@@ -1,4 +1,5 @@
-//! The quorum port: it always listens, and a learner that says who it is becomes a link.
+//! The quorum port, which always listens, and the observer master port, which a follower listens on: a
+//! learner that says who it is becomes a link.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -9,6 +10,7 @@ use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{sleep, timeout};
 use zk_proto::quorum::QuorumPacket;
+use zk_zab::LearnerPort;
 
 use super::learner_link::{self, LINKS_MAX, Origin};
 use super::link_outbox::LinkOutbox;
@@ -20,8 +22,8 @@ use crate::socket::set_options;
 /// How long to wait after the system could not give a connection.
 const ACCEPT_RETRY: Duration = Duration::from_millis(50);
 
-/// Serves the quorum port until it is dropped.
-pub(crate) async fn listen(context: Arc<Context>, listener: TcpListener) {
+/// Serves a port until it is dropped.
+pub(crate) async fn listen(context: Arc<Context>, listener: TcpListener, port: LearnerPort) {
     let mut unknown = Unknown::default();
     loop {
         let (stream, peer) = match listener.accept().await {
@@ -40,7 +42,7 @@ pub(crate) async fn listen(context: Arc<Context>, listener: TcpListener) {
             let context = Arc::clone(&context);
             async move {
                 match greet(&context, stream).await {
-                    Ok((stream, packets, unread)) => begin(&context, stream, packets, unread),
+                    Ok((stream, packets, unread)) => begin(&context, stream, port, packets, unread),
                     Err(why) => tracing::warn!(%peer, %why, "quorum connection refused"),
                 }
             }
@@ -86,6 +88,7 @@ async fn greet(
 fn begin(
     context: &Arc<Context>,
     stream: TcpStream,
+    port: LearnerPort,
     packets: VecDeque<QuorumPacket>,
     unread: BytesMut,
 ) {
@@ -93,6 +96,6 @@ fn begin(
     let outbox = LinkOutbox::new(context.node.accept_link(), writer);
     let quorum = context.quorum();
     quorum.links.insert(&outbox);
-    let origin = Origin::Accepted { packets, unread };
+    let origin = Origin::Accepted { port, packets, unread };
     quorum.tasks.spawn(learner_link::run(Arc::clone(context), outbox, reader, origin));
 }

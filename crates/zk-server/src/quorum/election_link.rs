@@ -29,7 +29,7 @@ use super::hello::{self, Hello, NAMELESS};
 use super::tasks::Tasks;
 use super::unknown::{UNKNOWN_MAX, Unknown};
 use crate::client::Framing;
-use crate::socket::set_options;
+use crate::socket::{give_up_after, set_options};
 
 /// The longest frame that upstream reads, too.
 const FRAME_LEN_MAX: usize = 512 << 10;
@@ -83,6 +83,9 @@ pub(crate) struct ElectionConfig {
     /// How long a dialer may take to say who it is.
     pub(crate) handshake_timeout: Duration,
     pub(crate) keep_alive: bool,
+    /// How long what was sent may stay without an acknowledgement of the other machine, where there is
+    /// another address to take; `None`: as long as the system has patience.
+    pub(crate) silence_max: Option<Duration>,
 }
 
 /// The connections between this server and the other members.
@@ -117,7 +120,8 @@ struct State {
     /// Said again on the next connection, if nothing newer is to be said.
     last_sent: Option<Bytes>,
     standing: Option<Arc<Standing>>,
-    dialling: bool,
+    /// It is being dialled; told when it asks to be dialled.
+    dialling: Option<Arc<Notify>>,
     /// Connections in a row that did not last.
     lost: usize,
     /// The other addresses that it was seen at, and that were warned of.
@@ -195,7 +199,7 @@ impl Elections {
             if let Some(standing) = state.standing.take() {
                 standing.replaced.notify_one();
             }
-            state.dialling // whoever dials forgets it afterwards
+            state.dialling.is_some() // whoever dials forgets it afterwards
         });
         for id in members.keys().filter(|id| **id != self.config.id) {
             servers.known.entry(*id).or_insert_with(|| Server::new(*id, true));
@@ -250,14 +254,27 @@ impl Elections {
         offered: Vec<HostPort>,
         after: Duration,
     ) {
-        if std::mem::replace(&mut server.state().dialling, true) {
-            return;
+        let again = Arc::new(Notify::new());
+        {
+            let mut state = server.state();
+            if state.dialling.is_some() {
+                return;
+            }
+            state.dialling = Some(Arc::clone(&again));
         }
         let (elections, voter, server) = (Arc::clone(self), Arc::clone(voter), Arc::clone(server));
         self.tasks.spawn(async move {
             sleep(after).await;
-            for _ in 0..DIAL_BACK_TRIES {
-                match elections.connect(&server, &offered).await {
+            let mut tries = 0;
+            while tries < DIAL_BACK_TRIES {
+                let connected = tokio::select! {
+                    biased;
+                    connected = elections.connect(&server, &offered) => connected,
+                    // It is there: what was dialled before that may have no answer for long.
+                    () = again.notified() => continue,
+                };
+                tries += 1;
+                match connected {
                     Ok(Some(stream)) => {
                         elections.serve(&voter, &server, stream, BytesMut::new()).await;
                         return;
@@ -265,7 +282,7 @@ impl Elections {
                     Ok(None) => sleep(DIAL_BACK).await,
                     Err(error) => {
                         tracing::debug!(server = %server.id, %error, "the election port does not answer");
-                        server.state().dialling = false;
+                        server.state().dialling = None;
                         elections.forget(&server);
                         voter.on_reachable(server.id, false);
                         return;
@@ -275,7 +292,7 @@ impl Elections {
                     break; // it dialled back
                 }
             }
-            server.state().dialling = false;
+            server.state().dialling = None;
             elections.forget(&server);
         });
     }
@@ -318,13 +335,19 @@ impl Elections {
         });
         {
             let mut state = server.state();
-            state.dialling = false;
+            state.dialling = None;
             if let Some(before) = state.standing.replace(Arc::clone(&standing)) {
                 before.replaced.notify_one();
             }
             if state.unsent.is_none() {
                 state.unsent = state.last_sent.clone();
             }
+        }
+        if let Some(max) = self.config.silence_max
+            && self.servers().members.get(&server.id).is_some_and(|addresses| addresses.len() > 1)
+            && let Err(error) = give_up_after(&stream, max)
+        {
+            tracing::warn!(server = %server.id, %error, "a way that leads nowhere any more will be noticed late");
         }
         let peer = stream.peer_addr().ok();
         tracing::debug!(server = %server.id, ?peer, "election connection made");
@@ -365,7 +388,7 @@ impl Elections {
         }
         let mut servers = self.servers();
         let state = server.state();
-        if state.standing.is_none() && !state.dialling {
+        if state.standing.is_none() && state.dialling.is_none() {
             servers.known.remove(&server.id);
         }
     }
@@ -449,8 +472,14 @@ impl Elections {
         if server.id < self.config.id {
             drop(stream);
             let crossed = |standing: &Arc<Standing>| standing.since.elapsed() < CROSSED;
-            if !server.state().standing.as_ref().is_some_and(crossed) {
-                self.dial(&voter, &server, hello.addresses, Duration::ZERO);
+            let (is_crossed, dialling) = {
+                let state = server.state();
+                (state.standing.as_ref().is_some_and(crossed), state.dialling.clone())
+            };
+            match dialling {
+                _ if is_crossed => {}
+                Some(again) => again.notify_one(),
+                None => self.dial(&voter, &server, hello.addresses, Duration::ZERO),
             }
             return;
         }

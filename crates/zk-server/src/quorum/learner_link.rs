@@ -16,9 +16,9 @@ use tokio::net::tcp::OwnedReadHalf;
 use tokio::task::AbortHandle;
 use zk_proto::quorum::QuorumPacket;
 use zk_proto::{ServerId, Zxid};
-use zk_zab::LinkId;
+use zk_zab::{LearnerPort, LinkId};
 
-use super::address;
+use super::address::{self, HostPort};
 use super::link_outbox::LinkOutbox;
 use super::listen::Port;
 use super::packets::{self, Behind};
@@ -37,6 +37,8 @@ pub(crate) const LINKS_MAX: usize = 1024;
 /// How links are made.
 #[derive(Debug, Clone)]
 pub(crate) struct LinkConfig {
+    /// At which port of the same hosts followers feed observers.
+    pub(crate) observer_master_port: Option<u16>,
     /// How long a dial may take.
     pub(crate) connect_timeout: Duration,
     /// How long a learner may take to say who it is.
@@ -99,18 +101,27 @@ impl Links {
         }
     }
 
-    /// Dials a member's quorum port. The core hears of it once, unless it closes the link before.
-    pub(crate) fn connect(&self, context: &Arc<Context>, link: LinkId, leader: ServerId) {
-        let in_force = context.membership.current();
-        let addresses = in_force.member(leader).map(|leader| Port::Quorum.addresses(leader));
-        let addresses = addresses.unwrap_or_default();
+    /// Dials a member. The core hears of it once, unless it closes the link before.
+    pub(crate) fn connect(
+        &self,
+        context: &Arc<Context>,
+        link: LinkId,
+        server: ServerId,
+        port: LearnerPort,
+    ) {
+        let addresses = context.membership.addresses(Port::Quorum).remove(&server);
+        let mut addresses = addresses.unwrap_or_default();
+        if let (LearnerPort::ObserverMaster, Some(port)) = (port, self.config.observer_master_port)
+        {
+            addresses = at_port(&addresses, port);
+        }
         let (limit, keep_alive) = (self.config.connect_timeout, self.config.keep_alive);
         let mut table = self.table(); // until the handle is in it
         let context = Arc::clone(context);
         let dial = self.tasks.spawn(async move {
             let dialled = address::connect(&addresses, limit, keep_alive).await;
             // On its own: what ends the dial must not end what comes of it.
-            context.quorum().links.dialled(&context, link, leader, dialled);
+            context.quorum().links.dialled(&context, link, (server, port), dialled);
         });
         table.dialling.insert(link, dial);
     }
@@ -119,7 +130,7 @@ impl Links {
         &self,
         context: &Arc<Context>,
         link: LinkId,
-        leader: ServerId,
+        (server, port): (ServerId, LearnerPort),
         dialled: io::Result<TcpStream>,
     ) {
         let mut table = self.table();
@@ -137,19 +148,38 @@ impl Links {
             }
             Err(error) => {
                 drop(table);
-                tracing::info!(server = %leader, %error, "the leader's quorum port does not answer");
+                match port {
+                    LearnerPort::Quorum => {
+                        tracing::info!(%server, %error, "the leader's quorum port does not answer");
+                    }
+                    LearnerPort::ObserverMaster => {
+                        tracing::info!(%server, %error, "the observer master port does not answer");
+                    }
+                }
                 link_down(context, link);
             }
         }
     }
 }
 
+/// The same hosts, each once, with another port.
+pub(super) fn at_port(addresses: &[HostPort], port: u16) -> Vec<HostPort> {
+    let mut found: Vec<HostPort> = Vec::new();
+    for HostPort { host, .. } in addresses {
+        let address = HostPort { host: host.clone(), port };
+        if !found.contains(&address) {
+            found.push(address);
+        }
+    }
+    found
+}
+
 /// How a link came about.
 pub(crate) enum Origin {
     /// This server dialled: the other side is the leader, and may send a snapshot.
     Dialled,
-    /// The other side dialled, and these are its first words.
-    Accepted { packets: VecDeque<QuorumPacket>, unread: BytesMut },
+    /// The other side dialled this port, and these are its first words.
+    Accepted { port: LearnerPort, packets: VecDeque<QuorumPacket>, unread: BytesMut },
 }
 
 fn link_down(context: &Arc<Context>, link: LinkId) {
@@ -172,7 +202,15 @@ pub(crate) async fn run(
         move || progress(&context, link)
     };
     let mut batch = Batch::new(&context);
-    context.node.on_link_up(link, context.clock.now(), &mut |action| batch.push(action));
+    let now = context.clock.now();
+    match &origin {
+        Origin::Dialled | Origin::Accepted { port: LearnerPort::Quorum, .. } => {
+            context.node.on_link_up(link, now, &mut |action| batch.push(action));
+        }
+        Origin::Accepted { port: LearnerPort::ObserverMaster, .. } => {
+            context.node.on_observer_link_up(link, now, &mut |action| batch.push(action));
+        }
+    }
     drop(batch);
     flush_touched(&context);
     let writer = Arc::clone(&outbox).run(progress);
@@ -213,7 +251,7 @@ async fn read(
 ) -> End {
     let (mut packets, mut unread, is_leader) = match origin {
         Origin::Dialled => (VecDeque::new(), BytesMut::new(), true),
-        Origin::Accepted { packets, unread } => (packets, unread, false),
+        Origin::Accepted { packets, unread, .. } => (packets, unread, false),
     };
     let data_max = context.quorum().links.config.data_max;
     let mut has_staged = false;

@@ -100,7 +100,7 @@ where
 
 /// What is listened on.
 #[derive(Debug, Default)]
-struct Sockets {
+pub(super) struct Sockets {
     /// Each with what serves it.
     bound: BTreeMap<SocketAddr, JoinSet<()>>,
     /// Where that is in words, once all of it was bound.
@@ -109,7 +109,7 @@ struct Sockets {
 
 impl Sockets {
     /// Listens on all of `addresses`, then on nothing else.
-    async fn become_those<S, F>(
+    pub(super) async fn become_those<S, F>(
         &mut self,
         addresses: &[HostPort],
         on_all_ips: bool,
@@ -147,6 +147,14 @@ impl Sockets {
         self.bound.retain(|address, _| there.contains(address));
         self.are_at = Some(addresses.to_vec());
         Ok(())
+    }
+
+    /// Listens on nothing any more.
+    pub(super) async fn close(&mut self) {
+        for (_, mut task) in std::mem::take(&mut self.bound) {
+            task.shutdown().await;
+        }
+        self.are_at = None;
     }
 
     /// Binds one address. Of the same port there may be one already: all addresses, in the place of which
@@ -206,11 +214,9 @@ mod tests {
     use super::*;
 
     /// Serves nothing.
-    fn idle(listener: TcpListener) -> impl Future<Output = ()> + Send + 'static {
-        async move {
-            let _open = listener;
-            std::future::pending::<()>().await;
-        }
+    async fn idle(listener: TcpListener) {
+        let _open = listener;
+        std::future::pending::<()>().await;
     }
 
     fn at(host: &str, port: u16) -> HostPort {

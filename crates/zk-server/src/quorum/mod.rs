@@ -10,6 +10,7 @@ mod hello;
 mod learner_link;
 mod link_outbox;
 mod listen;
+mod observer_master;
 mod packets;
 pub(crate) mod snapshot;
 mod tasks;
@@ -23,6 +24,7 @@ use tokio::task::JoinSet;
 use zk_config::ServerConfig;
 use zk_proto::ServerId;
 use zk_proto::quorum::Notification;
+use zk_zab::LearnerPort;
 
 use self::election_link::{ElectionConfig, Elections, Voter};
 use self::learner_link::{LinkConfig, Links};
@@ -30,7 +32,7 @@ use self::tasks::Tasks;
 use crate::actions::Batch;
 use crate::client::flush_touched;
 use crate::context::Context;
-use crate::membership::InForce;
+use crate::membership::Membership;
 
 pub(crate) use self::address::HostPort;
 pub(crate) use self::link_outbox::LinkOutbox;
@@ -65,7 +67,7 @@ impl Quorum {
     pub(crate) fn new(
         id: ServerId,
         config: &ServerConfig,
-        in_force: &InForce,
+        membership: &Membership,
         snapshots: Snapshots,
     ) -> Self {
         let ensemble = &config.ensemble;
@@ -83,8 +85,15 @@ impl Quorum {
             connect_timeout,
             handshake_timeout,
             keep_alive,
+            silence_max: (ensemble.multi_address_enabled
+                && ensemble.multi_address_reachability_check_enabled)
+                .then(|| {
+                    let ms = ensemble.multi_address_reachability_check_timeout_ms;
+                    Duration::from_millis(ms.into())
+                }),
         };
         let links = LinkConfig {
+            observer_master_port: ensemble.observer_master_port,
             connect_timeout,
             handshake_timeout,
             keep_alive,
@@ -92,7 +101,11 @@ impl Quorum {
                 .max(DATA_MAX_REQUESTS * config.limits.jute_max_buffer_bytes as usize),
         };
         Self {
-            elections: Elections::new(elections, in_force.addresses(Port::Election), tasks.clone()),
+            elections: Elections::new(
+                elections,
+                membership.addresses(Port::Election),
+                tasks.clone(),
+            ),
             links: Links::new(links, tasks.clone()),
             staged: StagedSnapshots::default(),
             snapshots,
@@ -116,9 +129,9 @@ impl Quorum {
         self.elections.notify(&voter, to, vote);
     }
 
-    /// Other members are in force: votes go to them, where they are now. Called under the core's lock.
-    pub(crate) fn activate(&self, in_force: &InForce) {
-        self.elections.activate(in_force.addresses(Port::Election));
+    /// The members are others: votes go to them, where they are now. Called under the core's lock.
+    pub(crate) fn activate(&self, membership: &Membership) {
+        self.elections.activate(membership.addresses(Port::Election));
     }
 
     /// Listens on both ports of this member, wherever they are.
@@ -130,8 +143,11 @@ impl Quorum {
         }));
         let all = Arc::clone(context);
         tasks.spawn(listen::run(Arc::clone(context), id, Port::Quorum, move |socket| {
-            acceptor::listen(Arc::clone(&all), socket)
+            acceptor::listen(Arc::clone(&all), socket, LearnerPort::Quorum)
         }));
+        if let Some(port) = context.config.ensemble.observer_master_port {
+            tasks.spawn(observer_master::run(Arc::clone(context), id, port));
+        }
     }
 }
 

@@ -74,8 +74,12 @@ fn take(context: &Context, state: &State, log: &LogHandle) -> Result<(), Storage
     let Some(mut checkpoint) = context.node.begin_checkpoint() else {
         return Ok(()); // a snapshot from the leader is becoming the state
     };
-    // What is not in the log any more after this is in the files: see `membership`.
-    context.membership.write_files();
+    if context.quorum.is_some() {
+        // What is not in the log any more after this is in the files: see `membership`. A configuration that
+        // is in the tree has been activated when the core can be asked.
+        drop(context.node.quorum_status());
+        context.membership.write_files();
+    }
     let meta = Meta {
         applied: checkpoint.zxid(),
         digest: checkpoint.digest(),

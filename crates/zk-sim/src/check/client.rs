@@ -16,7 +16,7 @@ use zk_proto::txn::{Txn, TxnHeader};
 use zk_proto::{ErrorCode, OpCode, Record, Request, SessionId, Xid, Zxid, path};
 use zk_session::LocalSessionMode;
 
-use super::model::{Model, Znode};
+use super::model::{CONFIG, Model, Znode};
 use super::{Verdict, Violation, fail};
 
 /// What a write is answered with.
@@ -26,6 +26,8 @@ enum Expected {
     Done,
     Created(String, Option<Stat>),
     Stat(Option<Stat>),
+    /// The ensemble that a reconfiguration makes.
+    Config(Option<Bytes>),
     /// Errors of its operations, and paths of what they created.
     Multi(Vec<Result<Option<String>, ErrorCode>>),
 }
@@ -172,7 +174,8 @@ fn one(view: &mut View<'_>, op: &MultiOp, txn: &Txn) -> Result<(Option<String>, 
 }
 
 /// Why a request was not looked at: its session has moved or is gone, or the leader's disk is nearly
-/// full. A multi says so in its first operation.
+/// full. A multi says so in its first operation. What comes late by way of an observer master is spoilt
+/// there; clients here ask for nothing that is wrong in itself.
 fn refused(txn: &Txn) -> Option<ErrorCode> {
     let error = match txn {
         Txn::Error(error) => error,
@@ -182,7 +185,12 @@ fn refused(txn: &Txn) -> Option<ErrorCode> {
         },
         _ => return None, // it took effect
     };
-    let refusals = [ErrorCode::SESSION_MOVED, ErrorCode::SESSION_EXPIRED, ErrorCode::SYSTEM_ERROR];
+    let refusals = [
+        ErrorCode::SESSION_MOVED,
+        ErrorCode::SESSION_EXPIRED,
+        ErrorCode::SYSTEM_ERROR,
+        ErrorCode::BAD_ARGUMENTS,
+    ];
     refusals.contains(&error.err).then_some(error.err)
 }
 
@@ -240,6 +248,14 @@ fn expect(model: &Model, request: &Request, txn: &Txn) -> Result<Expected, Strin
                 Ok(Expected::Done)
             } else {
                 wrong("no end of a session")
+            };
+        }
+        // Whether it could be had depends on who was connected to the leader.
+        Request::Reconfig(_) => {
+            return match txn {
+                Txn::SetData(set) if set.path == CONFIG => Ok(Expected::Config(set.data.clone())),
+                Txn::Error(error) => Ok(Expected::Error(error.err)),
+                _ => wrong("no reconfiguration"), // of all that there are
             };
         }
         _ => return wrong("it is no write"), // the workload's requests are those above
@@ -399,7 +415,7 @@ impl Clients {
                     *stat = model.at(&request.path, *zxid).map(|znode| znode.stat());
                 }
             }
-            Expected::Error(_) | Expected::Done | Expected::Multi(_) => {}
+            Expected::Error(_) | Expected::Done | Expected::Config(_) | Expected::Multi(_) => {}
         }
     }
 
@@ -460,6 +476,15 @@ impl Clients {
     ) -> Verdict {
         const CHECKER: &str = "C1 C5 a write is answered with what it did";
         let ReplyHeader { xid, zxid, err } = header;
+        if err == ErrorCode::BAD_ARGUMENTS {
+            return fail(
+                "S6 only where a session was are its requests spoilt",
+                format!(
+                    "request {} of session {session} was asked for where the session is",
+                    xid.0
+                ),
+            );
+        }
         let operation = self.operations.get(&(session, xid));
         let done = operation.and_then(|operation| operation.done.as_ref());
         let Some((at, expected)) = done else {
@@ -534,6 +559,7 @@ pub fn is_write(request: &Request) -> bool {
             | Request::SetData(_)
             | Request::Multi(_)
             | Request::CloseSession
+            | Request::Reconfig(_)
     )
 }
 
@@ -553,6 +579,7 @@ fn written(request: &Request, err: ErrorCode, body: &Bytes) -> Result<Expected, 
         Request::SetData(_) => {
             Expected::Stat(Some(SetDataResponse::decode(body).map_err(text)?.stat))
         }
+        Request::Reconfig(_) => Expected::Config(GetDataResponse::decode(body).map_err(text)?.data),
         Request::Multi(_) => {
             let MultiResponse(results) = MultiResponse::decode(body).map_err(text)?;
             let result = |result| match result {

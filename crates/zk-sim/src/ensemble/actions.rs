@@ -20,7 +20,7 @@ impl Ensemble {
                     self.send_notification(member, to, Box::new(notification));
                 }
             }
-            Action::Connect { link, leader } => self.dial(member, link, leader),
+            Action::Connect { link, server, port } => self.dial(member, link, server, port),
             Action::Close { link } => {
                 if let Some((link, end)) = self.members[member].links.remove(&link) {
                     self.hang_up(link, end);
@@ -29,7 +29,22 @@ impl Ensemble {
             Action::Send { link, packet } => self.send(member, link, packet),
             Action::SendHistory { link, after, to } => self.send_history(member, link, after, to),
             Action::SendSnapshot { link, to } => self.send_snapshot(member, link, to),
-            Action::Activate { .. } => {} // the simulated network needs no addresses
+            Action::Propose { .. } => {} // the simulated network needs no addresses
+            Action::Activate { members } => {
+                self.say(|| format!("m{} activates {}", member + 1, members.to_text()));
+                let known =
+                    self.configurations.entry(members.version).or_insert(members.text.clone());
+                let verdict = if *known == members.text {
+                    Ok(())
+                } else {
+                    fail(
+                        "Z16 a version is of one configuration",
+                        format!("version {:x}: {known} and {}", members.version, members.text),
+                    )
+                };
+                self.demand(verdict);
+                self.members[member].file = Some(members);
+            }
             Action::Halt { why } => {
                 self.demand(fail("L1 no member halts", format!("member {member}: {why}")));
             }
@@ -55,7 +70,7 @@ impl Ensemble {
                 if end > *zxid {
                     self.met(Marker::OutstandingDiscarded);
                 }
-                self.checks.commits.committed_transactions_stay_on_a_disk(member, *zxid, end)
+                self.what_counts_stays(member, *zxid, end)
             }
             Write::InstallSnapshot { .. } => Ok(()),
         };
@@ -75,6 +90,17 @@ impl Ensemble {
         };
         it.disk.submit(token, write, staged, now_us);
         self.sync(member);
+    }
+
+    /// Z10, of a member that counts: who voted when something was proposed, and does not any more, is no part of
+    /// the quorum that committed it. It gets again what it had.
+    pub(super) fn what_counts_stays(&self, member: usize, kept: Zxid, before: Zxid) -> Verdict {
+        let it = &self.members[member];
+        let counts = self.verifier.is_voter(it.id) && it.state != PeerState::Observing;
+        if self.scenario.reconfig && !counts {
+            return Ok(());
+        }
+        self.checks.commits.committed_transactions_stay_on_a_disk(member, kept, before)
     }
 
     /// What a member appends to its log, before anything that it asks for in the same breath: a

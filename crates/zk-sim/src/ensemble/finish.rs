@@ -64,6 +64,18 @@ impl Ensemble {
                 ),
             ));
         }
+        let in_force: Vec<_> = self
+            .members
+            .iter()
+            .filter_map(|member| member.node.as_ref())
+            .map(|node| node.read(|db| db.config().map(str::to_owned)))
+            .collect();
+        if self.scenario.reconfig && in_force.windows(2).any(|two| two[0] != two[1]) {
+            self.demand(fail(
+                "Z16 all have the same configuration in the end",
+                format!("{in_force:?}"),
+            ));
+        }
         for member in 0..self.members.len() {
             let verdict = self.the_tree_is_what_was_committed(member);
             self.demand(verdict);

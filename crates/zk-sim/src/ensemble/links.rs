@@ -130,9 +130,9 @@ impl Ensemble {
         }
     }
 
-    pub(super) fn dial(&mut self, member: usize, id: LinkId, leader: ServerId) {
-        let Some(target) = self.members.iter().position(|member| member.id == leader) else {
-            return self.demand(fail("R6 a member dials members", format!("{leader} is dialled")));
+    pub(super) fn dial(&mut self, member: usize, id: LinkId, server: ServerId, port: LearnerPort) {
+        let Some(target) = self.members.iter().position(|member| member.id == server) else {
+            return self.demand(fail("R6 a member dials members", format!("{server} is dialled")));
         };
         let it = &self.members[member];
         let link = self.links.len();
@@ -151,9 +151,10 @@ impl Ensemble {
             up_to_date: false,
             acked: false,
             broken: false,
+            to_observer_master: port == LearnerPort::ObserverMaster,
         });
         self.members[member].links.insert(id, (link, 0));
-        self.say(|| format!("m{} dials m{} (link {link})", member + 1, target + 1));
+        self.say(|| format!("m{} dials m{}'s {port:?} port (link {link})", member + 1, target + 1));
         let delay = self.latency(member, target);
         if self.network.is_cut(member, target) || self.network.is_cut(target, member) {
             let timeout = self.scenario.tick_ms * 2 * MS;
@@ -202,7 +203,11 @@ impl Ensemble {
         let id = node.accept_link();
         self.links[link].ends[1].id = Some(id);
         self.members[target.member].links.insert(id, (link, 1));
-        self.call(target.member, |node, now, actions| node.on_link_up(id, now, actions));
+        let to_observer_master = self.links[link].to_observer_master;
+        self.call(target.member, |node, now, actions| match to_observer_master {
+            false => node.on_link_up(id, now, actions),
+            true => node.on_observer_link_up(id, now, actions),
+        });
         self.links[link].pipes[1].scheduled = false;
         self.schedule_pipe(link, 1);
     }
@@ -431,6 +436,20 @@ impl Ensemble {
                 durability::an_epoch_is_promised_when_it_is_on_disk(member, epoch, &it.disk)?;
                 durability::a_vote_speaks_of_the_own_log(member, zxid, it.disk.end())?;
             }
+            PacketType::NEW_LEADER if self.links[link].to_observer_master => {
+                // What a follower serves with: it has delivered all of the history before the epoch.
+                if self.checks.leadership.history(zxid.epoch()).is_none() {
+                    return fail(
+                        "Z1 an observer master speaks for its leader",
+                        format!("member {member} feeds an observer in epoch {}", zxid.epoch()),
+                    );
+                }
+                match self.links[link].sync.take() {
+                    Some((PacketType::SNAP, _)) => self.markers.met(Marker::ObserverMasterSnap),
+                    Some((PacketType::DIFF, 1..)) => self.markers.met(Marker::ObserverMasterDiff),
+                    Some(_) | None => {}
+                }
+            }
             PacketType::NEW_LEADER => {
                 let first =
                     self.checks.leadership.one_leader_in_an_epoch_with_all_that_is_committed(
@@ -466,7 +485,11 @@ impl Ensemble {
             }
             PacketType::INFORM => {
                 self.checks.ledger.packets_carry_what_was_proposed(zxid, &data)?;
-                self.markers.met(Marker::ObserverInformed);
+                let by_follower = self.links[link].to_observer_master;
+                self.markers.met(match by_follower {
+                    false => Marker::ObserverInformed,
+                    true => Marker::ObserverInformedByFollower,
+                });
                 self.committed(member, zxid);
             }
             // Before it, a commit means: when this leader is established.
@@ -490,7 +513,16 @@ impl Ensemble {
                 }
                 durability::a_proposal_is_acknowledged_when_it_is_on_disk(member, zxid, &it.disk)?;
             }
-            PacketType::REQUEST => self.markers.met(Marker::RequestForwarded),
+            PacketType::REQUEST => self.markers.met(match self.links[link].to_observer_master {
+                false => Marker::RequestForwarded,
+                true => Marker::RequestByObserverMaster,
+            }),
+            PacketType::SYNC if self.links[link].to_observer_master => {
+                self.markers.met(Marker::SyncByObserverMaster);
+            }
+            PacketType::REVALIDATE if self.links[link].to_observer_master && from_leader => {
+                self.markers.met(Marker::RevalidatedByObserverMaster);
+            }
             _ => {} // nothing is promised with it
         }
         Ok(())

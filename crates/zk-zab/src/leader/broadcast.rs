@@ -6,7 +6,7 @@ use zk_proto::quorum::{PacketType, QuorumPacket};
 use zk_proto::{ServerId, Zxid};
 
 use super::discovery::Handled;
-use super::{Leader, LearnerLink, LinkState};
+use super::{Deposed, Leader, LearnerLink, LinkState};
 use crate::core::{Core, Exit};
 use crate::packet::{bare, commit_and_activate, inform_and_activate, txn as txn_packet};
 use crate::reconfig::keeps_leader;
@@ -23,7 +23,7 @@ impl Leader {
     /// Whether there is a zxid for another transaction.
     pub(crate) fn may_propose(&self, core: &Core) -> bool {
         self.is_serving()
-            && !self.deposed
+            && self.deposed.is_none()
             && (self.standalone || self.last_proposed.counter() < Self::counter_max(core))
     }
 
@@ -87,7 +87,7 @@ impl Leader {
         if !self.is_serving() {
             return;
         }
-        while !self.deposed
+        while self.deposed.is_none()
             && let Some((zxid, bytes)) = core.tail.next_uncommitted()
         {
             let zxid = *zxid;
@@ -131,7 +131,6 @@ impl Leader {
         if keeps_leader(&core.config.members, next, own) {
             return own;
         }
-        self.deposed = true;
         let candidates = self.links.iter().filter(|learner| {
             let synced = matches!(learner.state, LinkState::Synced | LinkState::UpToDate);
             synced
@@ -140,9 +139,10 @@ impl Leader {
                 && next.voters.contains(&learner.id)
         });
         let leader = candidates.max_by_key(|learner| (learner.acked, learner.id));
-        let leader = leader.map_or(own, |learner| learner.id);
-        info!(%leader, "this server does not lead in the next configuration");
-        leader
+        let heir = leader.map_or(own, |learner| learner.id);
+        self.deposed = Some(Deposed { since_ms: core.now_ms, heir });
+        info!(leader = %heir, "this server does not lead in the next configuration");
+        heir
     }
 
     /// Whether a quorum of these members is here and up to date, so that they can decide at once.
@@ -152,6 +152,14 @@ impl Leader {
         });
         let servers = synced.map(|learner| learner.id).chain([own]).collect::<BTreeSet<_>>();
         QuorumVerifier::new(members).contains_quorum(&servers)
+    }
+
+    /// Whether the next configuration, in which they vote, waits for servers that came as observers. They
+    /// acknowledge nothing; but they count for a new leader, and have its whole history then.
+    fn needs_observers(&self, core: &Core) -> bool {
+        let followers = self.links.iter().filter(|link| link.is_known() && !link.observer);
+        let servers = followers.map(|link| link.id).chain([core.id()]);
+        core.next.as_ref().is_some_and(|next| !next.verifier.is_quorum(servers))
     }
 
     /// What a learner that serves says.
@@ -179,7 +187,19 @@ impl Leader {
             self.ping(core);
         }
         if !self.is_quorum(core, true, LearnerLink::is_known) {
-            return Err(Exit::Leave("too many followers are gone"));
+            return Err(self.leave(core, "too many followers are gone"));
+        }
+        if self.needs_observers(core) {
+            return Err(Exit::Leave("observers are to vote, and have to learn of it"));
+        }
+        if let Some(deposed) = self.deposed {
+            // Its followers are told first. Those that stay have no reason to go: it has moved, or they have
+            // known of the configuration before.
+            return if now_ms - deposed.since_ms > core.config.tick_ms {
+                Err(self.leave(core, "a reconfiguration names another leader"))
+            } else {
+                Ok(())
+            };
         }
         let has_all = |link: &LearnerLink| {
             link.state == LinkState::UpToDate && link.acked >= core.tail.last()

@@ -1,11 +1,12 @@
 use tracing::{debug, info, warn};
 use zk_proto::quorum::{AckEpoch, LearnerInfo, PROTOCOL_VERSION, PacketType, QuorumPacket};
-use zk_proto::{Epoch, Record, Zxid};
+use zk_proto::{Epoch, Record, ServerId, Zxid};
 
 use super::{Leader, LearnerLink, LinkState, Phase};
 use crate::core::{Core, Exit};
 use crate::packet::{NONE, epoch_zxid, leader_info};
-use crate::{History, Members};
+use crate::reconfig::Next;
+use crate::{History, Members, QuorumVerifier};
 
 /// How far a learner's accepted epoch may be ahead of everything that is known here. No real one comes
 /// near: a member accepts only what a leader with a quorum proposed. Without a limit, one confused
@@ -14,6 +15,65 @@ const EPOCH_LEAD_MAX: i32 = 1 << 20;
 
 /// `Err`: the link is to be closed, and why.
 pub(super) type Handled = Result<(), &'static str>;
+
+/// Who a learner is, by its first packet.
+#[derive(Debug)]
+pub(crate) struct Introduction {
+    pub(crate) id: ServerId,
+    pub(crate) observer: bool,
+    pub(crate) accepted_epoch: Epoch,
+    /// The version of the configuration that is in force where it comes from.
+    pub(crate) config_version: i64,
+}
+
+impl Introduction {
+    /// Refuses who knows better than this server who is in the ensemble.
+    pub(crate) fn check_config_version(&self, core: &Core) -> Result<(), &'static str> {
+        if self.config_version > core.config_version() {
+            return Err("its configuration is newer than this server's");
+        }
+        Ok(())
+    }
+}
+
+/// Reads a learner's first packet, and refuses who cannot be served here.
+pub(crate) fn introduction(
+    core: &Core,
+    packet: &QuorumPacket,
+) -> Result<Introduction, &'static str> {
+    let observer = match packet.packet_type {
+        PacketType::FOLLOWER_INFO => false,
+        PacketType::OBSERVER_INFO => true,
+        _ => return Err("its first packet does not say who it is"), // a peer's number
+    };
+    let Some(info) = packet.data.as_ref().and_then(LearnerInfo::decode_tolerantly) else {
+        return Err("it has no id");
+    };
+    if info.protocol_version < PROTOCOL_VERSION {
+        return Err("it speaks a protocol without epochs");
+    }
+    if info.server_id == core.id() {
+        return Err("it has the id of this server: two servers have the same myid");
+    }
+    if info.server_id.0 < 0 {
+        return Err("its id is negative");
+    }
+    // It has no vote. So an ensemble can grow server by server, with and without reconfiguration.
+    if !core.is_member(info.server_id) {
+        warn!(learner = %info.server_id, "a server that is not in the configuration follows");
+    }
+    let accepted_epoch = packet.zxid.epoch();
+    let known = core.accepted_epoch.max(core.epoch_seen).max(core.current_epoch);
+    if accepted_epoch.0 < 0 || accepted_epoch.0.saturating_sub(known.0) > EPOCH_LEAD_MAX {
+        return Err("the epoch that it accepted is impossible");
+    }
+    Ok(Introduction {
+        id: info.server_id,
+        observer,
+        accepted_epoch,
+        config_version: info.config_version,
+    })
+}
 
 impl Leader {
     /// A learner's first packet.
@@ -24,38 +84,23 @@ impl Leader {
         packet: QuorumPacket,
         history: &dyn History,
     ) -> Result<Handled, Exit> {
-        let observer = match packet.packet_type {
-            PacketType::FOLLOWER_INFO => false,
-            PacketType::OBSERVER_INFO => true,
-            _ => return Ok(Err("its first packet does not say who it is")), // a peer's number
+        let introduction = match introduction(core, &packet) {
+            Ok(introduction) => introduction,
+            Err(why) => return Ok(Err(why)),
         };
-        let Some(info) = packet.data.as_ref().and_then(LearnerInfo::decode_tolerantly) else {
-            return Ok(Err("it has no id"));
-        };
-        if info.protocol_version < PROTOCOL_VERSION {
-            return Ok(Err("it speaks a protocol without epochs"));
+        if core.activate_next(introduction.config_version) {
+            return Err(Exit::Leave("the next configuration is in force"));
         }
-        if info.server_id == core.id() {
-            return Ok(Err("it has the id of this server: two servers have the same myid"));
+        if let Err(why) = introduction.check_config_version(core) {
+            return Ok(Err(why));
         }
-        if !core.is_member(info.server_id) && !core.config.reconfig_enabled {
-            warn!(learner = %info.server_id, "a server that is not in the configuration");
-            return Ok(Err("its id is not in the configuration"));
-        }
-        if info.config_version > core.config_version() {
-            return Ok(Err("its configuration is newer than this server's"));
-        }
-        let accepted = packet.zxid.epoch();
-        let known = core.accepted_epoch.max(core.epoch_seen).max(core.current_epoch);
-        if accepted.0 < 0 || accepted.0.saturating_sub(known.0) > EPOCH_LEAD_MAX {
-            return Ok(Err("the epoch that it accepted is impossible"));
-        }
+        let Introduction { id, observer, accepted_epoch, .. } = introduction;
         let learner = &mut self.links[at];
-        learner.id = info.server_id;
+        learner.id = id;
         learner.observer = observer;
-        learner.accepted_epoch = accepted;
-        if self.links.iter().any(|other| other.is_known() && other.id == info.server_id) {
-            debug!(learner = %info.server_id, "a second link of a learner");
+        learner.accepted_epoch = accepted_epoch;
+        if self.links.iter().any(|other| other.is_known() && other.id == id) {
+            debug!(learner = %id, "a second link of a learner");
             let learner = &mut self.links[at];
             learner.state = LinkState::Duplicate(packet);
             learner.since_ms = core.now_ms;
@@ -180,8 +225,9 @@ impl Leader {
         learner.epoch_acked = has_say && voter;
         learner.state = LinkState::EpochAcked(packet.zxid.max(Zxid::ZERO));
         if self.phase == Phase::EpochAcks {
-            let has_weight = core.verifier.has_weight(learner.id);
-            if voter && newer && !has_weight {
+            if voter && newer && core.has_weight_only_next(learner.id) {
+                learner.ahead_in_next = true;
+            } else if voter && newer && !core.has_weight(learner.id) {
                 // It cannot lead. What a quorum does not have was never committed, and goes when that
                 // has accepted the epoch; but those that have lost their data are no such quorum.
                 learner.ahead = packet.zxid > Zxid::ZERO;
@@ -215,6 +261,31 @@ impl Leader {
                 || self.is_everybody(core, promises))
     }
 
+    /// Whether the reconfiguration under way may be committed, as far as those can say that have accepted the
+    /// epoch: they will not acknowledge it to an earlier leader any more. While it is not committed nothing
+    /// behind it is.
+    fn may_be_in_force(&self, core: &Core, next: &Next) -> bool {
+        let since = Zxid(next.members.version);
+        let lacks = |server: &ServerId| {
+            self.links.iter().any(|link| {
+                let LinkState::EpochAcked(zxid) = link.state else { return false };
+                link.id == *server && link.epoch_acked && zxid < since
+            })
+        };
+        let may_have_it = |verifier: &QuorumVerifier| {
+            verifier.is_quorum(verifier.voters().iter().copied().filter(|server| !lacks(server)))
+        };
+        // What no transaction has brought is an epoch's first configuration.
+        since.counter() == 0 || may_have_it(&core.verifier) && may_have_it(&next.verifier)
+    }
+
+    /// Whether somebody has committed transactions that this server lacks, although it cannot know them from
+    /// the configuration in force.
+    fn is_behind_next(&self, core: &Core) -> bool {
+        self.links.iter().any(|link| link.ahead_in_next)
+            && core.next.as_ref().is_some_and(|next| self.may_be_in_force(core, next))
+    }
+
     /// Once the epoch is accepted.
     pub(super) fn maybe_synchronize(
         &mut self,
@@ -223,6 +294,17 @@ impl Leader {
     ) -> Result<(), Exit> {
         if self.phase != Phase::EpochAcks || !self.is_epoch_accepted(core) {
             return Ok(());
+        }
+        if self.is_behind_next(core) {
+            // Others may show that it is not.
+            let is_awaited = |link: &LearnerLink| {
+                core.is_voter(link.id)
+                    && matches!(link.state, LinkState::Known | LinkState::EpochSent)
+            };
+            if self.links.iter().any(is_awaited) {
+                return Ok(());
+            }
+            return Err(Exit::Leave("the history of one that is to vote is more recent"));
         }
         self.enter(core, Phase::Synchronization);
         info!(epoch = %self.epoch, zxid = %self.initial, "the epoch is accepted by a quorum");

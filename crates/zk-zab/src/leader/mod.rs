@@ -14,12 +14,14 @@ use crate::core::{Core, Exit};
 use crate::packet::{bare, epoch_zxid};
 use crate::{Action, History, LearnerPhase, LearnerStatus, LinkId, QuorumVerifier, ServingRole};
 
+pub(crate) use discovery::introduction;
+
 /// How many connections may be open that have not said yet whose they are. More than an ensemble has
 /// members, so that members are never locked out by each other.
 pub(crate) const STRANGERS_MAX: usize = 64;
 
 /// How many learners there may be. Ids beyond 255 do not fit into session ids.
-const LEARNERS_MAX: usize = 255;
+pub(crate) const LEARNERS_MAX: usize = 255;
 
 /// How far a leader has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -55,6 +57,14 @@ enum LinkState {
     UpToDate,
 }
 
+/// The end of a leader in a reconfiguration.
+#[derive(Debug, Clone, Copy)]
+struct Deposed {
+    since_ms: i64,
+    /// Who leads now: its followers were told so. None of them was fit if that is this server.
+    heir: ServerId,
+}
+
 /// A learner's connection.
 #[derive(Debug)]
 struct LearnerLink {
@@ -69,6 +79,8 @@ struct LearnerLink {
     epoch_acked: bool,
     /// It has transactions that the leader lacks, but no weight.
     ahead: bool,
+    /// It has transactions that the leader lacks, and votes in the next configuration only.
+    ahead_in_next: bool,
     /// What it gets as committed before `NEWLEADER`.
     sync_target: Zxid,
     /// Everything up to here is on its disk.
@@ -130,7 +142,7 @@ pub(crate) struct Leader {
     lost_data: bool,
     /// A reconfiguration made somebody else the leader: nothing more is committed here, and its
     /// followers are about to leave.
-    deposed: bool,
+    deposed: Option<Deposed>,
     last_proposed: Zxid,
     links: Vec<LearnerLink>,
     next_ping_ms: i64,
@@ -149,7 +161,7 @@ impl Leader {
             accepted: false,
             synced: false,
             lost_data,
-            deposed: false,
+            deposed: None,
             last_proposed: core.tail.last(),
             links: Vec::new(),
             next_ping_ms: core.now_ms,
@@ -221,6 +233,7 @@ impl Leader {
             accepted_epoch: Epoch(0),
             epoch_acked: false,
             ahead: false,
+            ahead_in_next: false,
             sync_target: Zxid::ZERO,
             acked: Zxid::ZERO,
             acked_early: Zxid::ZERO,
@@ -282,9 +295,18 @@ impl Leader {
         // any more, and will not be, if this was needed for it.
         if !gone.observer && !self.standalone && !self.is_quorum(core, true, LearnerLink::is_known)
         {
-            return Err(Exit::Leave("too many followers are gone"));
+            return Err(self.leave(core, "too many followers are gone"));
         }
         Ok(())
+    }
+
+    /// The end: an election, unless a reconfiguration says who is next. What else this server voted for would
+    /// call into question what it has told its followers.
+    fn leave(&self, core: &Core, why: &'static str) -> Exit {
+        match self.deposed {
+            Some(Deposed { heir, .. }) if heir != core.id() => Exit::Follow(heir),
+            Some(_) | None => Exit::Leave(why),
+        }
     }
 
     /// A packet came.

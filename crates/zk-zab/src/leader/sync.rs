@@ -51,14 +51,7 @@ impl Leader {
             to = %self.last_proposed.max(core.tail.last()),
             "a learner is brought up to date"
         );
-        match plan.method {
-            Method::Diff => core.send(link, bare(PacketType::DIFF, target)),
-            Method::Trunc(to) => core.send(link, bare(PacketType::TRUNC, to)),
-            Method::Snap => core.act(Action::SendSnapshot { link, to: plan.memory_after }),
-        }
-        if let Some((after, to)) = plan.history {
-            core.act(Action::SendHistory { link, after, to });
-        }
+        core.send_plan(link, &plan, target);
         // What is under way is complete when this leader is established. Later ones are proposals like others.
         let members = core.members_text(self.phase < Phase::Broadcast);
         let early = seeded(Bug::EarlyNewLeader) && plan.method == Method::Snap;

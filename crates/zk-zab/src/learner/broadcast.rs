@@ -34,15 +34,20 @@ impl Learner {
                     warn!(zxid = %packet.zxid, ?next, "a commit out of order");
                     return Ok(Err("a commit is not of the first proposal"));
                 }
-                core.tail.commit_next();
-                core.deliver();
+                let mut leader = None;
                 if packet.packet_type == PacketType::COMMIT_AND_ACTIVATE {
-                    let Some((leader, _)) = designated_leader(packet.data.as_ref()) else {
+                    let Some((designated, _)) = designated_leader(packet.data.as_ref()) else {
                         return Ok(Err("a reconfiguration without a leader"));
                     };
-                    if let Some(next) = core.next.take_if(|next| next.since == packet.zxid) {
-                        self.activate(core, next.members, Some(leader))?;
-                    }
+                    leader = Some(designated);
+                    self.observers.note_activation(packet.zxid, designated);
+                }
+                core.tail.commit_next();
+                self.deliver(core);
+                if let Some(leader) = leader
+                    && let Some(next) = core.next.take_if(|next| next.since == packet.zxid)
+                {
+                    self.activate(core, next.members, Some(leader))?;
                 }
             }
             PacketType::INFORM if self.observer => {
@@ -69,10 +74,10 @@ impl Learner {
                     self.activate(core, members, Some(leader))?;
                 }
             }
-            PacketType::PING | PacketType::REVALIDATE => core.act(Action::Pass { link, packet }),
-            PacketType::SYNC => {
+            PacketType::PING => core.act(Action::Pass { link, packet }),
+            PacketType::SYNC | PacketType::REVALIDATE => {
                 if self.held.len() >= HELD_MAX {
-                    return Ok(Err("more SYNC packets than requests"));
+                    return Ok(Err("more answers than requests"));
                 }
                 self.held.push_back((core.tail.committed(), packet));
                 self.release(core);

@@ -2,6 +2,7 @@
 
 mod broadcast;
 mod discovery;
+mod master;
 mod sync;
 
 use std::collections::VecDeque;
@@ -12,11 +13,13 @@ use zk_proto::{Epoch, ServerId, Zxid};
 
 use crate::bugs::{Bug, seeded};
 use crate::core::{Core, Exit};
-use crate::{Action, LinkId, ServingRole};
+use crate::rotation::jitter_ms;
+use crate::{Action, History, LearnerPort, LearnerStatus, LinkId, ServingRole};
+use master::ObserverMaster;
 use sync::Sync;
 
-/// How many `SYNC` packets may wait for what was committed before them. One for each request that
-/// this server sent; the request layer has a limit far below.
+/// How many `SYNC` and `REVALIDATE` packets may wait for what was committed before them. One for each
+/// request that this server sent; the request layer has a limit far below.
 const HELD_MAX: usize = 1 << 20;
 
 /// How far a learner has come.
@@ -46,6 +49,9 @@ enum Phase {
 #[derive(Debug)]
 pub(crate) struct Learner {
     leader: ServerId,
+    /// Who feeds it: the leader, or the follower that an observer is behind.
+    master: ServerId,
+    port: LearnerPort,
     observer: bool,
     link: LinkId,
     link_is_open: bool,
@@ -59,20 +65,22 @@ pub(crate) struct Learner {
     /// This server may have lost its data: it has no say in which history is the right one.
     has_no_say: bool,
     sync: Sync,
-    /// `SYNC` packets, each with the last transaction that was committed before it.
+    /// `SYNC` and `REVALIDATE` packets, each with the last transaction that was committed before it.
     held: VecDeque<(Zxid, QuorumPacket)>,
+    /// The observers behind this follower.
+    observers: ObserverMaster,
 }
 
 impl Learner {
-    /// Dials the leader.
+    /// Dials the leader, or an observer master.
     pub(crate) fn new(core: &mut Core, leader: ServerId, observer: bool, has_no_say: bool) -> Self {
-        let link = core.link_id();
-        core.act(Action::Connect { link, leader });
-        Self {
+        let mut learner = Self {
             leader,
+            master: leader,
+            port: LearnerPort::Quorum,
             observer,
-            link,
-            link_is_open: true,
+            link: LinkId(0), // none has this number
+            link_is_open: false,
             phase: Phase::Dialing,
             since_ms: core.now_ms,
             heard_ms: core.now_ms,
@@ -81,11 +89,66 @@ impl Learner {
             has_no_say,
             sync: Sync::default(),
             held: VecDeque::new(),
+            observers: ObserverMaster::default(),
+        };
+        match learner.choose_master(core) {
+            0 => learner.dial(core),
+            delay_ms => learner.phase = Phase::Waiting { until_ms: core.now_ms + delay_ms },
         }
+        learner
+    }
+
+    /// Decides whom to dial next: the leader; or, for an observer, the observer masters in turn, and
+    /// the leader when none of them could be used for a while. Gives how long to wait before that, in ms.
+    fn choose_master(&mut self, core: &mut Core) -> i64 {
+        let turn = (self.observer && core.config.observer_masters)
+            .then(|| {
+                let voters = &core.config.members.voters;
+                core.rotation.next(core.now_ms, core.config.id, self.leader, voters)
+            })
+            .flatten();
+        let patience_ms = core.sync_limit_ms().min(core.init_limit_ms() / 2);
+        let (master, port, may_wait) = match turn {
+            Some(turn) if !(turn.is_round_over && turn.failing_ms > patience_ms) => {
+                (turn.master, LearnerPort::ObserverMaster, turn.is_round_over)
+            }
+            Some(_) | None => (self.leader, LearnerPort::Quorum, self.observer),
+        };
+        (self.master, self.port) = (master, port);
+        if may_wait { jitter_ms(core.id(), core.now_ms, core.config.reconnect_delay_ms) } else { 0 }
+    }
+
+    /// The last dial led nowhere.
+    fn dial_again(&mut self, core: &mut Core) {
+        let delay_ms = self.choose_master(core);
+        let until_ms = core.now_ms + core.config.connect_retry_ms + delay_ms;
+        self.phase = Phase::Waiting { until_ms };
+    }
+
+    fn dial(&mut self, core: &mut Core) {
+        self.link = core.link_id();
+        self.link_is_open = true;
+        self.phase = Phase::Dialing;
+        core.act(Action::Connect { link: self.link, server: self.master, port: self.port });
     }
 
     pub(crate) fn leader(&self) -> ServerId {
         self.leader
+    }
+
+    /// Who feeds it, if it is an observer.
+    pub(crate) fn learner_master(&self) -> Option<ServerId> {
+        self.observer.then_some(self.master)
+    }
+
+    /// The observers behind this follower.
+    pub(crate) fn observers(&self) -> Vec<LearnerStatus> {
+        self.observers.observers()
+    }
+
+    /// The links of observers, to be closed: the role is over.
+    pub(crate) fn observer_links(&self) -> Vec<LinkId> {
+        self.observers.links().collect()
     }
 
     /// Its link, unless that is gone.
@@ -120,14 +183,26 @@ impl Learner {
         }
     }
 
-    pub(crate) fn on_link_down(&mut self, core: &Core, link: LinkId) -> Result<(), Exit> {
+    /// A link was accepted on the observer master port.
+    pub(crate) fn on_observer_link_up(&mut self, core: &mut Core, link: LinkId) {
+        if self.is_serving() && !self.observer && core.config.observer_masters {
+            self.observers.on_link_up(core, link);
+        } else {
+            debug!(link = link.0, "an observer came to a server that feeds none");
+            core.close(link);
+        }
+    }
+
+    pub(crate) fn on_link_down(&mut self, core: &mut Core, link: LinkId) -> Result<(), Exit> {
         if self.open_link() != Some(link) {
+            self.observers.on_link_down(link);
             return Ok(());
         }
         self.link_is_open = false;
-        if self.phase == Phase::Dialing {
-            let until_ms = core.now_ms + core.config.connect_retry_ms;
-            self.phase = Phase::Waiting { until_ms };
+        // A follower that does not serve yet hangs up at once.
+        let is_refused = self.phase == Phase::Discovery && self.port == LearnerPort::ObserverMaster;
+        if self.phase == Phase::Dialing || is_refused {
+            self.dial_again(core);
             return Ok(());
         }
         Err(Exit::Leave("the leader's link is gone"))
@@ -136,10 +211,12 @@ impl Learner {
     pub(crate) fn on_progress(&mut self, core: &Core, link: LinkId) {
         if link == self.link {
             self.heard_ms = core.now_ms;
+        } else {
+            self.observers.on_progress(core, link);
         }
     }
 
-    pub(crate) fn tick(&mut self, core: &mut Core) -> Result<(), Exit> {
+    pub(crate) fn tick(&mut self, core: &mut Core, history: &dyn History) -> Result<(), Exit> {
         let now_ms = core.now_ms;
         match self.phase {
             Phase::Dialing | Phase::Waiting { .. } => {
@@ -151,11 +228,17 @@ impl Learner {
                     return Err(Exit::Leave("the leader cannot be reached"));
                 }
                 if matches!(self.phase, Phase::Waiting { until_ms } if now_ms >= until_ms) {
-                    self.link = core.link_id();
-                    self.link_is_open = true;
-                    self.phase = Phase::Dialing;
-                    core.act(Action::Connect { link: self.link, leader: self.leader });
+                    self.dial(core);
                 }
+            }
+            // A follower that feeds observers has an epoch, and says so at once.
+            Phase::Discovery
+                if self.port == LearnerPort::ObserverMaster
+                    && now_ms - self.heard_ms > core.sync_limit_ms() =>
+            {
+                core.close(self.link);
+                self.link_is_open = false;
+                self.dial_again(core);
             }
             Phase::Discovery | Phase::EpochAcked | Phase::Synchronization | Phase::Synced => {
                 if now_ms - self.heard_ms > core.init_limit_ms() {
@@ -168,6 +251,7 @@ impl Learner {
                 if now_ms - self.heard_ms > core.sync_limit_ms() {
                     return Err(Exit::Leave("nothing was heard of the leader within syncLimit"));
                 }
+                self.observers.tick(core, history);
             }
         }
         Ok(())
@@ -178,27 +262,50 @@ impl Learner {
         core: &mut Core,
         link: LinkId,
         packet: QuorumPacket,
+        history: &dyn History,
     ) -> Result<(), Exit> {
         if link != self.link {
+            self.observers.on_packet(core, link, packet, history);
             return Ok(());
         }
         self.heard_ms = core.now_ms;
         let packet_type = packet.packet_type;
         let handled = match self.phase {
-            Phase::Broadcast => self.on_broadcast_packet(core, packet)?,
+            Phase::Broadcast => self.on_broadcast_packet(core, packet),
             Phase::Synchronization | Phase::Persisting | Phase::Synced => {
-                self.on_sync_packet(core, packet)?
+                self.on_sync_packet(core, packet)
             }
-            Phase::EpochAcked => self.on_method(core, &packet)?,
-            Phase::Discovery => self.on_leader_info(core, &packet)?,
+            Phase::EpochAcked => self.on_method(core, &packet),
+            Phase::Discovery => self.on_leader_info(core, &packet),
             Phase::Dialing | Phase::Waiting { .. } | Phase::AcceptingEpoch => {
-                Err("the leader did not wait for its turn")
+                Ok(Err("the leader did not wait for its turn"))
             }
         };
-        handled.map_err(|why| {
-            warn!(leader = %self.leader, %packet_type, phase = ?self.phase, why, "unexpected packet");
+        handled.map_err(|exit| self.excused(exit))?.map_err(|why| {
+            warn!(leader = %self.leader, master = %self.master, %packet_type, phase = ?self.phase, why, "unexpected packet");
             Exit::Leave(why)
         })
+    }
+
+    /// That a leader does not have what is committed means that data are lost. One of upstream's followers
+    /// may only be late: it truncates observers that are ahead of it.
+    fn excused(&self, exit: Exit) -> Exit {
+        match exit {
+            Exit::Halt(_) if self.port == LearnerPort::ObserverMaster => {
+                Exit::Leave("the observer master is behind this server")
+            }
+            Exit::Halt(_) | Exit::Leave(_) | Exit::Follow(_) => exit,
+        }
+    }
+
+    /// Delivers what is committed and on disk, and tells the observers behind this server; what the leader
+    /// said in between keeps its place.
+    pub(crate) fn deliver(&mut self, core: &mut Core) {
+        self.release(core);
+        while let Some((zxid, txn)) = core.deliver_next() {
+            self.observers.relay(core, zxid, &txn);
+            self.release(core);
+        }
     }
 
     /// A transaction is on disk.

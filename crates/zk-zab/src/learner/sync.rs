@@ -3,12 +3,12 @@ use zk_proto::Zxid;
 use zk_proto::quorum::{PacketType, QuorumPacket};
 
 use super::discovery::Handled;
+use super::master::ObserverMaster;
 use super::{Learner, Phase};
 use crate::bugs::{Bug, seeded};
 use crate::core::{Core, Done, Exit};
 use crate::packet::{designated_leader, epoch_zxid};
-use crate::reconfig::members_in;
-use crate::{Action, LinkId, Members, Write};
+use crate::{Action, LearnerPort, LinkId, Members, Write};
 
 /// A synchronization as it goes on.
 #[derive(Debug, Default)]
@@ -23,8 +23,8 @@ pub(super) struct Sync {
     snapshot: Option<Zxid>,
     /// Up to here the leader counts everything as acknowledged with `NEWLEADER`.
     acked: Zxid,
-    /// The last configuration that the leader told, in force with `UPTODATE`.
-    members: Option<Members>,
+    /// The first configuration, with the number that this epoch gives it when it is established.
+    numbered: Option<Members>,
 }
 
 impl Learner {
@@ -72,6 +72,7 @@ impl Learner {
         core: &mut Core,
         link: LinkId,
         zxid: Zxid,
+        members: Option<Members>,
     ) -> Result<(), Exit> {
         if link != self.link {
             return Ok(());
@@ -88,8 +89,10 @@ impl Learner {
                 "the snapshot is older than what is here, and not needed");
             self.begin_sync(core, "SNAP", zxid);
             self.sync.overlaps = true;
+        } else if self.port == LearnerPort::ObserverMaster && zxid < core.tail.committed() {
+            return Err(Exit::Leave("the observer master is behind this server"));
         } else {
-            core.install_snapshot(link, zxid);
+            core.install_snapshot(link, zxid, members);
             self.begin_sync(core, "SNAP", zxid);
         }
         self.sync.snapshot = Some(zxid);
@@ -101,7 +104,7 @@ impl Learner {
             "synchronizing");
         self.phase = Phase::Synchronization;
         self.sync =
-            Sync { at, committed: at, overlaps: false, snapshot: None, acked: at, members: None };
+            Sync { at, committed: at, overlaps: false, snapshot: None, acked: at, numbered: None };
         if seeded(Bug::EpochBeforeHistory) {
             core.persist(Write::CurrentEpoch(self.epoch), Done::Nothing);
         }
@@ -128,17 +131,8 @@ impl Learner {
                 let Some((_, txn)) = designated_leader(data.as_ref()) else {
                     return Ok(Err("a reconfiguration without a leader"));
                 };
-                let members = members_in(&txn);
                 let handled = self.on_sync_txn(core, zxid, txn)?;
-                self.sync.members = members.or(self.sync.members.take());
                 Ok(handled.and_then(|()| self.on_sync_commit(zxid)))
-            }
-            PacketType::COMMIT_AND_ACTIVATE if self.phase != Phase::Synchronization => {
-                // Of a reconfiguration that was proposed behind `NEWLEADER`.
-                if let Some(next) = core.next.take_if(|next| next.since == zxid) {
-                    self.sync.members = Some(next.members);
-                }
-                Ok(self.on_sync_commit(zxid))
             }
             PacketType::COMMIT | PacketType::COMMIT_AND_ACTIVATE => {
                 if seeded(Bug::CommitBehindNewLeader) && self.phase == Phase::Persisting {
@@ -150,11 +144,11 @@ impl Learner {
                 if zxid != epoch_zxid(self.epoch) {
                     return Ok(Err("NEWLEADER is of another epoch"));
                 }
+                // What the leader does not have is not in the history of this epoch.
+                core.truncate(self.sync.at)?;
                 if let Some(members) = &data {
                     self.note_members(core, members);
                 }
-                // What the leader does not have is not in the history of this epoch.
-                core.truncate(self.sync.at)?;
                 info!(leader = %self.leader, epoch = %self.epoch, zxid = %self.sync.at,
                     committed = %self.sync.committed, "the leader's history is here");
                 self.sync.overlaps = false;
@@ -171,14 +165,11 @@ impl Learner {
                 if let Some(next) = core.next.take_if(|next| next.since <= committed) {
                     self.activate(core, next.members, None)?;
                 }
-                // Upstream's leaders tell of one that is only proposed, too. A version is the zxid of the
-                // transaction that brought it, or of an epoch's beginning.
-                let is_committed = |members: &Members| {
-                    let since = Zxid(members.version);
-                    since <= committed || since.counter() == 0
-                };
-                if let Some(members) = self.sync.members.take_if(|members| is_committed(members)) {
-                    self.activate(core, members, None)?;
+                if let Some(numbered) = self.sync.numbered.take() {
+                    self.activate(core, numbered, None)?;
+                }
+                if core.changes_role(self.observer, &core.config.members) {
+                    return Err(Exit::Leave("this server's part has become another one meanwhile"));
                 }
                 self.serve(core);
                 Ok(Ok(()))
@@ -265,6 +256,11 @@ impl Learner {
         self.phase = Phase::Broadcast;
         core.tail.commit_to(self.sync.committed);
         core.deliver();
+        if self.observer {
+            core.rotation.served();
+        } else {
+            self.observers = ObserverMaster::new(core, self.epoch);
+        }
         if seeded(Bug::HoleInMemory) {
             core.tail.punch_hole(self.sync.acked, core.tail.delivered());
         }
@@ -282,7 +278,15 @@ impl Learner {
         };
         let theirs = Members::from_text(text);
         if core.config.reconfig_enabled {
-            self.sync.members = (theirs.version > 0).then_some(theirs);
+            // A version is the zxid of the transaction that brought it, or of the beginning of the epoch that
+            // gave it a number. Upstream's leaders tell observers of one that is only proposed, too: it is not
+            // in the history that is here.
+            let since = Zxid(theirs.version);
+            if theirs.version > 0 && since.counter() == 0 {
+                self.sync.numbered = Some(theirs);
+            } else if since <= self.sync.at {
+                core.expect(theirs, since);
+            }
             return;
         }
         core.config_version_seen = core.config_version_seen.max(theirs.version);

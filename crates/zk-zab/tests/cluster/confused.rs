@@ -31,7 +31,6 @@ fn a_learner_has_to_be_another_member() {
         LearnerInfo { server_id: ServerId(3), protocol_version: 0x10000, config_version: z(9, 9) };
     for first in [
         follower_info(0, 2), // this server itself
-        follower_info(0, 9), // nobody
         follower_info(0, -1),
         follower_info(i32::MAX, 3), // it would use up all epochs
         follower_info(-1, 3),
@@ -48,6 +47,17 @@ fn a_learner_has_to_be_another_member() {
         assert!(closed(&actions, link), "{first:?}: {}", words(&actions));
         still_leads(&mut rig, follower);
     }
+}
+
+/// So an ensemble grows server by server: the new one first, then those that are to count it.
+#[test]
+fn who_is_no_member_follows_without_a_vote() {
+    let (mut rig, follower) = Rig::leading();
+    let link = rig.accept();
+    let actions = rig.packet(link, follower_info(0, 9));
+    assert!(words(&actions).contains(&format!("{}:LEADERINFO", link.0)), "{}", words(&actions));
+    still_leads(&mut rig, follower);
+    assert!(rig.peer.status().learners.iter().all(|learner| learner.id.0 != 9 || !learner.voter));
 }
 
 #[test]
@@ -267,7 +277,7 @@ fn nothing_that_a_peer_says_stops_this_one() {
             };
             let link = *prng.pick(&links);
             match prng.index(20) {
-                0 => rig.step(Input::SnapshotReceived { link, zxid: Zxid(zxid) }),
+                0 => rig.step(Input::SnapshotReceived { link, zxid: Zxid(zxid), members: None }),
                 1 => rig.step(Input::LinkDown { link }),
                 2 => rig.step(Input::Progress { link }),
                 3 => rig.wait(20),

@@ -69,6 +69,8 @@ pub(crate) struct Server {
     pub(crate) serving: Option<ServingRole>,
     staged: BTreeMap<LinkId, State>,
     paused_until_ms: i64,
+    /// The configuration in its file.
+    file: Option<Members>,
     /// The disk does not answer.
     pub(crate) wedged: bool,
     pub(crate) halted: Option<String>,
@@ -86,6 +88,8 @@ pub(crate) struct Weather {
     pub(crate) checkpoint_every: u64,
     /// How often a leader changes the ensemble, in one of so many ticks; 0: never.
     pub(crate) reconfig_every: u64,
+    /// Servers do not keep the configurations that they activate, and have to find them in their logs.
+    pub(crate) forgets: bool,
 }
 
 #[derive(Debug)]
@@ -260,7 +264,9 @@ impl Cluster {
     /// the others and itself.
     fn members_at_start(&self, index: usize) -> Members {
         let stored = self.servers[index].disk.stored.1.iter().rev();
-        stored.filter_map(|(_, txn)| brought(txn)).next().unwrap_or_else(|| {
+        let stored = stored.filter_map(|(_, txn)| brought(txn)).next();
+        let known = stored.into_iter().chain(self.servers[index].file.clone());
+        known.max_by_key(|members| members.version).unwrap_or_else(|| {
             let mut members = self.config.members.clone();
             if members.spec(self.servers[index].id).is_none() {
                 let own = format!("server.{}=h{index}:2888:3888:participant;2181\n", index + 1);
@@ -285,6 +291,7 @@ impl Cluster {
             serving: None,
             staged: BTreeMap::new(),
             paused_until_ms: 0,
+            file: None,
             wedged: false,
             halted: None,
         });
@@ -444,8 +451,9 @@ impl Cluster {
                         self.step(end.server, Input::Packet { link, packet });
                     }
                     Frame::Snapshot(zxid, state) => {
+                        let members = state.iter().rev().find_map(|(_, txn)| brought(txn));
                         self.servers[end.server].staged.insert(link, state);
-                        self.step(end.server, Input::SnapshotReceived { link, zxid });
+                        self.step(end.server, Input::SnapshotReceived { link, zxid, members });
                     }
                     Frame::End => {
                         self.wires[wire].open[side] = false;
@@ -517,12 +525,16 @@ impl Cluster {
 
     /// Proposes that the ensemble be these servers, if this server leads and may.
     pub(crate) fn reconfigure(&mut self, index: usize, roles: &[(usize, &str)]) -> Option<Zxid> {
+        self.reconfigure_to(index, &of_roles(roles.iter().copied(), 0))
+    }
+
+    pub(crate) fn reconfigure_to(&mut self, index: usize, members: &Members) -> Option<Zxid> {
         let server = &self.servers[index];
         if !server.up || server.paused_until_ms > self.now_ms || !server.peer.may_propose() {
             return None;
         }
         let zxid = server.peer.last_proposed().next();
-        let members = of_roles(roles.iter().copied(), zxid.0);
+        let members = Members { version: zxid.0, ..members.clone() };
         if server.peer.is_reconfiguring() || !server.peer.is_synced_quorum(&members) {
             return None;
         }
@@ -597,8 +609,15 @@ impl Cluster {
                 }
             }
             Action::Deliver { zxid, txn } => self.on_deliver(index, zxid, txn),
+            Action::Propose { .. } => {} // everybody is reached by number
             Action::Activate { members } => {
                 assert!(members.version > 0 && !members.voters.is_empty());
+                // What no transaction has brought is nowhere else.
+                let is_kept = !self.weather.forgets || Zxid(members.version).counter() == 0;
+                let file = &mut self.servers[index].file;
+                if is_kept || file.is_none() {
+                    *file = Some(members);
+                }
                 self.note("a configuration was activated");
             }
             Action::SwitchTree { link, zxid } => {
@@ -624,7 +643,7 @@ impl Cluster {
                 let delay = self.delay();
                 self.at(delay, Event::Notification { from: index, to, notification });
             }
-            Action::Connect { link, leader } => {
+            Action::Connect { link, server: leader, .. } => {
                 let to =
                     self.servers.iter().position(|server| server.id == leader).expect("a member");
                 let delay = self.delay();
@@ -942,9 +961,24 @@ impl Cluster {
                 return Ok(());
             }
         }
-        let status: Vec<_> = self.servers.iter().map(|server| server.peer.status()).collect();
-        Err(format!("no progress within {within_ms} ms: {status:#?}"))
+        let status = self.servers.iter().map(|server| {
+            let peer = &server.peer;
+            let members = describe_members(peer.members());
+            let changes = if peer.is_reconfiguring() { ", changing" } else { "" };
+            format!("{}: {members}{changes}\n{:#?}\n", server.id, peer.status())
+        });
+        Err(format!("no progress within {within_ms} ms: {}", status.collect::<String>()))
     }
+}
+
+fn describe_members(members: &Members) -> String {
+    let ids = |servers: &BTreeSet<ServerId>| servers.iter().map(|id| id.0).collect::<Vec<_>>();
+    let Members { voters, observers, version, .. } = members;
+    format!("voters {:?} observers {:?} version {version:x}", ids(voters), ids(observers))
+}
+
+fn describe_txn(txn: &Bytes) -> String {
+    brought(txn).as_ref().map_or_else(String::new, describe_members)
 }
 
 fn describe_packet(packet: &QuorumPacket) -> String {
@@ -952,8 +986,12 @@ fn describe_packet(packet: &QuorumPacket) -> String {
 }
 
 fn describe_vote(vote: &Notification) -> String {
-    let Notification { state, leader, zxid, round, peer_epoch, .. } = vote;
-    format!("{state:?} {leader} {zxid} round {round} epoch {peer_epoch}")
+    let Notification { state, leader, zxid, round, peer_epoch, config, .. } = vote;
+    let config = config.as_deref().map(Members::from_text).unwrap_or_default();
+    format!(
+        "{state:?} {leader} {zxid} round {round} epoch {peer_epoch} config {:x}",
+        config.version
+    )
 }
 
 fn describe_input(input: &Input) -> String {
@@ -962,6 +1000,7 @@ fn describe_input(input: &Input) -> String {
         Input::Notification { from, notification } => {
             format!("{from} votes {}", describe_vote(notification))
         }
+        Input::Propose { zxid, txn } => format!("Propose {zxid} {}", describe_txn(txn)),
         other => format!("{other:?}"),
     }
 }
@@ -972,6 +1011,12 @@ fn describe_action(action: &Action) -> String {
         Action::Notify { to, notification } => {
             format!("to {to}: {}", describe_vote(notification))
         }
+        Action::Deliver { zxid, txn } => format!("Deliver {zxid} {}", describe_txn(txn)),
+        Action::Persist { token, write: Write::Append { zxid, txn } } => {
+            format!("Append {zxid} {} as {token:?}", describe_txn(txn))
+        }
+        Action::Propose { members } => format!("Propose {}", describe_members(members)),
+        Action::Activate { members } => format!("Activate {}", describe_members(members)),
         other => format!("{other:?}"),
     }
 }

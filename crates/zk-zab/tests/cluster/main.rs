@@ -4,6 +4,7 @@
 mod confused;
 mod disk;
 mod harness;
+mod observer_masters;
 mod reconfig;
 mod recorded;
 mod rig;

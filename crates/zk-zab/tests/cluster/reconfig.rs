@@ -2,6 +2,7 @@
 
 use zk_proto::Epoch;
 use zk_testkit::Prng;
+use zk_zab::Members;
 
 use crate::harness::{Cluster, Weather, members};
 
@@ -14,6 +15,7 @@ fn calm(voters: usize) -> Cluster {
         fault_every: 1,
         checkpoint_every: 0,
         reconfig_every: 0,
+        forgets: true,
     };
     let mut cluster = Cluster::new(members(voters, 0), Prng::new(1), weather);
     cluster.config.reconfig_enabled = true;
@@ -95,6 +97,38 @@ fn the_leader_leaves_and_is_followed_by_the_one_it_names() {
     let zxid = cluster.propose(new).expect("a leader");
     cluster.run_until(cluster.now_ms + 100);
     assert!(cluster.servers[new].state.iter().any(|(own, _)| *own == zxid));
+}
+
+/// Who becomes an observer and a voter again has begun more elections than others, of which they know
+/// nothing.
+#[test]
+fn the_one_that_is_named_leads_whatever_rounds_the_others_are_in() {
+    for other in 0..5 {
+        let mut cluster = calm(5);
+        let leader = cluster.leader().expect("a leader");
+        if other == leader {
+            continue;
+        }
+        for role in ["observer", VOTES, "observer", VOTES] {
+            let roles: Vec<_> =
+                (0..5).map(|index| (index, if index == other { role } else { VOTES })).collect();
+            change(&mut cluster, &roles);
+        }
+        let leader = cluster.leader().expect("a leader");
+        let others: Vec<_> =
+            (0..5).filter(|index| *index != leader).map(|index| (index, VOTES)).collect();
+        let epoch = cluster.servers[leader].peer.status().current_epoch;
+        let since_ms = cluster.now_ms;
+        cluster.reconfigure(leader, &others).expect("the leader takes it");
+        while cluster.leader().is_none_or(|now| now == leader) {
+            cluster.run_until(cluster.now_ms + 1);
+            assert!(cluster.now_ms < since_ms + 300, "nobody leads, {other} was an observer");
+        }
+        cluster.progress(3_000).expect("it goes on");
+        let new = cluster.leader().expect("a leader");
+        let now = cluster.servers[new].peer.status().current_epoch;
+        assert_eq!(now, Epoch(epoch.0 + 1), "one election");
+    }
 }
 
 #[test]
@@ -217,4 +251,133 @@ fn a_rolling_change_leaves_a_leader_that_commits() {
     }
     let expected: Vec<_> = members.iter().map(|index| cluster.servers[*index].id).collect();
     assert!(cluster.servers[8].peer.members().voters.iter().eq(&expected));
+}
+
+/// Of two reconfigurations in a log the first one is in force: the ensemble before it must not decide with
+/// the second one alone.
+#[test]
+fn a_configuration_between_two_is_not_skipped() {
+    let mut cluster = calm(4);
+    let leader = cluster.leader().expect("a leader");
+    let others: Vec<_> = (0..4).filter(|index| *index != leader).collect();
+    change(&mut cluster, &[(leader, VOTES)]);
+    // Those that were replaced are to vote again. The one that has to agree does not.
+    cluster.servers[leader].wedged = true;
+    let roles: Vec<_> = others.iter().map(|index| (*index, VOTES)).collect();
+    let zxid = cluster.reconfigure(leader, &roles).expect("the leader takes it");
+    cluster.run_until(cluster.now_ms + 50);
+    for index in 0..4 {
+        assert_eq!(cluster.servers[index].disk.has(zxid), index != leader);
+        cluster.crash(index, 0);
+    }
+    for index in &others {
+        cluster.start(*index);
+    }
+    cluster.run_until(cluster.now_ms + 3_000);
+    assert_eq!(cluster.leader(), None, "it is not committed");
+    cluster.start(leader);
+    cluster.progress(3_000).expect("everybody is back");
+}
+
+/// The one that came has what was committed since. Those that left, of which one has not heard of that,
+/// and its own file, know less than its log.
+#[test]
+fn one_that_comes_may_be_the_only_one_with_everything() {
+    let mut cluster = calm(3);
+    let joiner = cluster.add_server();
+    cluster.start(joiner);
+    cluster.progress(2_000).expect("it follows");
+    let leader = cluster.leader().expect("a leader");
+    let ignorant = (leader + 1) % 3;
+    cluster.crash(ignorant, 9);
+    let zxid = cluster.reconfigure(leader, &[(joiner, VOTES)]).expect("the leader takes it");
+    cluster.run_until(cluster.now_ms + 500);
+    assert!(!cluster.servers[ignorant].disk.has(zxid));
+    cluster.crash(leader, 9);
+    cluster.crash((leader + 2) % 3, 9);
+    let last = cluster.propose(joiner).expect("it leads");
+    cluster.run_until(cluster.now_ms + 50);
+    assert!(cluster.servers[joiner].state.iter().any(|(zxid, _)| *zxid == last));
+    cluster.crash(joiner, 9);
+    cluster.start_all();
+    cluster.progress(5_000).expect("everybody is back");
+    assert_eq!(cluster.leader(), Some(joiner));
+    assert!(cluster.servers[ignorant].state.iter().any(|(zxid, _)| *zxid == last));
+}
+
+/// One that would come is ahead of all; but a voter that is needed has not heard that it comes, and would not
+/// elect it. What it has is not committed for the same reason.
+#[test]
+fn one_that_may_never_come_is_not_waited_for() {
+    let mut cluster = calm(2);
+    let joiner = cluster.add_server();
+    cluster.start(joiner);
+    cluster.progress(2_000).expect("it follows");
+    let leader = cluster.leader().expect("a leader");
+    let other = 1 - leader;
+    cluster.blocked.insert((leader, other));
+    let roles = [(other, VOTES), (joiner, VOTES)];
+    let zxid = cluster.reconfigure(leader, &roles).expect("the leader takes it");
+    cluster.run_until(cluster.now_ms + 20);
+    cluster.servers[leader].wedged = true;
+    let last = cluster.propose(leader).expect("it leads");
+    cluster.run_until(cluster.now_ms + 20);
+    for (index, (has_change, has_last)) in
+        [(leader, (true, false)), (other, (false, false)), (joiner, (true, true))]
+    {
+        let disk = &cluster.servers[index].disk;
+        assert_eq!(
+            (disk.has(zxid), disk.has(last)),
+            (has_change, has_last),
+            "server {}",
+            index + 1
+        );
+    }
+    for index in 0..3 {
+        cluster.crash(index, 0);
+    }
+    cluster.blocked.clear();
+    cluster.start_all();
+    cluster.progress(5_000).expect("everybody is back");
+    assert_eq!(voters(&cluster, leader).len(), 2, "the leader had it");
+    assert!(!cluster.servers[joiner].disk.has(last));
+}
+
+/// Servers are to vote that have just become observers, which acknowledge nothing.
+#[test]
+fn observers_that_are_missed_become_voters() {
+    let mut cluster = calm(1);
+    for joiner in [cluster.add_server(), cluster.add_server()] {
+        cluster.start(joiner);
+    }
+    cluster.progress(2_000).expect("they follow");
+    cluster.blocked.extend([(0, 1), (0, 2)]);
+    let observed = [(0, VOTES), (1, "observer"), (2, "observer")];
+    cluster.reconfigure(0, &observed).expect("the leader takes it");
+    cluster.run_until(cluster.now_ms + 20);
+    assert_eq!(voters(&cluster, 0), [1]);
+    let zxid = cluster.reconfigure(0, &[(0, VOTES), (1, VOTES), (2, VOTES)]);
+    let zxid = zxid.expect("they follow, as far as the leader knows");
+    // One after the other, so that there is always a quorum of them.
+    for joiner in [1, 2] {
+        cluster.blocked.remove(&(0, joiner));
+        cluster.run_until(cluster.now_ms + 100);
+    }
+    cluster.progress(5_000).expect("they vote");
+    for server in &cluster.servers {
+        assert_eq!(server.peer.members().version, zxid.0);
+    }
+    assert_eq!(voters(&cluster, 0), [1, 2, 3]);
+}
+
+/// A leader that moves to another address names itself, and goes there by another election.
+#[test]
+fn a_leader_that_moves_leads_again() {
+    let mut cluster = calm(1);
+    let members = Members::from_text("server.1=h0:2889:3888:participant;2181");
+    cluster.reconfigure_to(0, &members).expect("it leads");
+    cluster.progress(3_000).expect("it goes on");
+    let status = cluster.servers[0].peer.status();
+    assert_eq!(status.current_epoch, Epoch(2));
+    assert_eq!(cluster.servers[0].peer.members().text, members.text);
 }

@@ -127,7 +127,7 @@ impl Rig {
         let link = actions
             .iter()
             .find_map(|action| match action {
-                Action::Connect { link, leader } => {
+                Action::Connect { link, server: leader, .. } => {
                     assert_eq!(*leader, ServerId(2));
                     Some(*link)
                 }
@@ -235,11 +235,12 @@ pub(crate) fn words(actions: &[Action]) -> String {
             Action::Serve { .. } => write!(words, "serve"),
             Action::StopServing { .. } => write!(words, "stop"),
             Action::Halt { .. } => write!(words, "halt"),
-            Action::Connect { leader, .. } => write!(words, "connect {leader}"),
+            Action::Connect { server: leader, .. } => write!(words, "connect {leader}"),
             Action::SendHistory { link, after, to } => {
                 write!(words, "{}:history {after} {to}", link.0)
             }
             Action::SendSnapshot { link, to } => write!(words, "{}:snapshot {to}", link.0),
+            Action::Propose { .. } => continue,
             Action::Activate { members } => write!(words, "activate {:x}", members.version),
             Action::SwitchTree { zxid, .. } => write!(words, "switch {zxid}"),
             Action::Notify { .. } => continue,

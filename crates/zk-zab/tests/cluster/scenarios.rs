@@ -20,6 +20,7 @@ fn calm(members: Members) -> Cluster {
         fault_every: 1,
         checkpoint_every: 0,
         reconfig_every: 0,
+        forgets: false,
     };
     Cluster::new(members, Prng::new(1), weather)
 }
@@ -524,7 +525,7 @@ fn an_old_snapshot_takes_nothing_away() {
     let log = [z(1, 1), z(1, 2), z(1, 3), z(1, 4)];
     let (mut rig, link) = Rig::following(disk(&log, 2, 1));
     rig.packet(link, leader_info(2));
-    rig.step(Input::SnapshotReceived { link, zxid: Zxid(z(1, 1)) });
+    rig.step(Input::SnapshotReceived { link, zxid: Zxid(z(1, 1)), members: None });
     // Up to 1:3 it is the same.
     for zxid in [z(1, 2), z(1, 3), z(2, 1)] {
         rig.packet(link, packet(PacketType::PROPOSAL, zxid, txn(zxid)));
@@ -548,7 +549,7 @@ fn a_snapshot_counts_with_the_epoch_behind_it() {
     let (mut rig, link) = Rig::following(disk(&log, 2, 1));
     rig.packet(link, leader_info(4));
     let zxid = Zxid(z(3, 7));
-    assert_eq!(words(&rig.step(Input::SnapshotReceived { link, zxid })), "");
+    assert_eq!(words(&rig.step(Input::SnapshotReceived { link, zxid, members: None })), "");
     let next = z(3, 8);
     rig.packet(link, packet(PacketType::PROPOSAL, next, txn(next)));
     rig.packet(link, packet(PacketType::COMMIT, next, None));
@@ -567,7 +568,7 @@ fn a_snapshot_counts_with_the_epoch_behind_it() {
 fn what_a_snapshot_has_may_be_sent_again() {
     let (mut rig, link) = Rig::following(disk(&[z(1, 1), z(1, 2)], 2, 1));
     rig.packet(link, leader_info(4));
-    rig.step(Input::SnapshotReceived { link, zxid: Zxid(z(3, 7)) });
+    rig.step(Input::SnapshotReceived { link, zxid: Zxid(z(3, 7)), members: None });
     for zxid in [z(3, 6), z(3, 7), z(3, 8)] {
         rig.packet(link, packet(PacketType::PROPOSAL, zxid, txn(zxid)));
         rig.packet(link, packet(PacketType::COMMIT, zxid, None));
@@ -579,7 +580,7 @@ fn what_a_snapshot_has_may_be_sent_again() {
     // Behind the snapshot there are no holes.
     let (mut rig, link) = Rig::following(disk(&[], 0, 1));
     rig.packet(link, leader_info(4));
-    rig.step(Input::SnapshotReceived { link, zxid: Zxid(z(3, 7)) });
+    rig.step(Input::SnapshotReceived { link, zxid: Zxid(z(3, 7)), members: None });
     let actions = rig.packet(link, packet(PacketType::PROPOSAL, z(3, 9), txn(z(3, 9))));
     assert!(words(&actions).contains("close"), "{}", words(&actions));
 }
@@ -589,7 +590,7 @@ fn what_a_snapshot_has_may_be_sent_again() {
 fn a_leader_with_an_interrupted_snapshot_waits_for_its_own_epoch() {
     let (mut rig, link) = Rig::following(disk(&[z(1, 1), z(1, 2)], 1, 1));
     rig.packet(link, leader_info(3));
-    rig.step(Input::SnapshotReceived { link, zxid: Zxid(z(2, 5)) });
+    rig.step(Input::SnapshotReceived { link, zxid: Zxid(z(2, 5)), members: None });
     rig.step(Input::LinkDown { link });
     rig.now_ms += 400;
     rig.step(Input::Tick);

@@ -27,6 +27,7 @@ pub(crate) fn run(
         fault_every: *prng.pick(&[10, 30, 100]),
         checkpoint_every: *prng.pick(&[0, 10, 60, 300]),
         reconfig_every,
+        forgets: prng.clone().chance(50),
     };
     let fault_ms = 2_000 + i64::try_from(prng.below(6_000)).expect("small");
     let force_snapshots = prng.chance(5);

@@ -17,7 +17,7 @@ import org.apache.zookeeper.server.quorum.QuorumPeerConfig;
  * starts a server process instead: same address, same data folder, same tick and session limits. The test's
  * {@link ZooKeeperServer} object is never started; what a test reads out of it is empty.
  */
-public final class ExternalServerCnxnFactory extends ServerCnxnFactory {
+public class ExternalServerCnxnFactory extends ServerCnxnFactory {
 
     private static final long START_MILLIS = 30_000;
     private static final int DEFAULT_SNAP_COUNT = 100_000;

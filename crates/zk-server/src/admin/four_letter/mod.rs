@@ -481,8 +481,8 @@ fn mntr(context: &Context, standing: Option<&PeerStatus>) -> String {
     let mut text = format!("zk_version\t{BANNER}\nzk_server_state\t{mode}\n");
     if let Some(status) = standing.filter(|_| !read_only) {
         text.push_str(&format!("zk_peer_state\t{}\n", quorum::peer_state(status)));
-        if let (PeerState::Observing, Some(leader)) = (status.state, status.leader) {
-            text.push_str(&format!("zk_observer_master_id\t{}\n", leader.0));
+        if let (PeerState::Observing, Some(master)) = (status.state, status.learner_master) {
+            text.push_str(&format!("zk_observer_master_id\t{}\n", master.0));
         }
     }
     metrics::render_mntr(&metrics::collect_as(context, standing), &mut text);

@@ -103,6 +103,7 @@ fn start(id: i64, listener: TcpListener, others: &[(i64, SocketAddr)]) -> Member
         connect_timeout: Duration::from_secs(5),
         handshake_timeout: Duration::from_millis(300),
         keep_alive: true,
+        silence_max: Some(Duration::from_millis(300)),
     };
     let members = all.map(|(id, address)| (ServerId(id), vec![at(address)])).collect();
     let elections = Elections::new(config, members, Tasks::here());
@@ -358,4 +359,50 @@ async fn strangers_are_counted() {
         }
     })
     .await;
+}
+
+#[tokio::test]
+async fn members_come_move_and_go() {
+    let (listener, _) = socket().await;
+    let ((first, first_address), (second, second_address)) = (socket().await, socket().await);
+    let member = start(3, listener, &[]);
+    let activate = |all: &[(i64, SocketAddr)]| {
+        let members = all.iter().map(|(id, address)| (ServerId(*id), vec![at(*address)]));
+        member.elections.activate(members.collect());
+    };
+    // Nobody knows where it is.
+    member.notify(1, 1);
+    activate(&[(3, member.address), (1, first_address)]);
+    member.notify(1, 2);
+    let (stream, _) = soon("the dial", first.accept()).await.unwrap();
+    let mut raw = Raw { stream, unread: BytesMut::new() };
+    raw.hello().await;
+    assert_eq!(raw.vote().await, 2);
+    // It moves, and so does this server: what stands stays, and says nothing of it.
+    let moved: SocketAddr = "127.0.0.9:1".parse().unwrap();
+    activate(&[(3, moved), (1, second_address)]);
+    member.notify(1, 3);
+    assert_eq!(raw.vote().await, 3);
+    drop(raw);
+    let (stream, _) = soon("the dial", second.accept()).await.unwrap();
+    let mut raw = Raw { stream, unread: BytesMut::new() };
+    assert_eq!(raw.hello().await.addresses, [at(moved)]);
+    assert_eq!(raw.vote().await, 3, "said again");
+    // It goes: it is hung up on, and not dialled any more. As a stranger it is heard again.
+    activate(&[(3, moved)]);
+    raw.closed().await;
+    member.notify(1, 4);
+    assert!(member.elections.connected().is_empty());
+    Raw::greet(member.address, 1, second_address).await.closed().await;
+    let (stream, _) = soon("the dial", second.accept()).await.unwrap();
+    let mut raw = Raw { stream, unread: BytesMut::new() };
+    raw.hello().await;
+    raw.send_vote(5).await;
+    member.told.vote(1, 5).await;
+    // This server goes too; where it is stays what it says.
+    activate(&[(1, second_address)]);
+    drop(raw);
+    let (stream, _) = soon("a member is dialled anew", second.accept()).await.unwrap();
+    let mut raw = Raw { stream, unread: BytesMut::new() };
+    assert_eq!(raw.hello().await.addresses, [at(moved)]);
 }
