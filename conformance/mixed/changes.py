@@ -132,7 +132,10 @@ class ConfigWatch:
         version, lines = config
         if self.seen and version < self.seen[-1]:
             port, zxid = self.session.client.port, self.session.client.last_zxid
-            raise Broken(f"version {version:x} after {self.seen[-1]:x}, at port {port} and zxid {zxid:x}, of a client that had seen {self.session.last_zxid:x}")
+            raise Broken(
+                f"version {version:x} after {self.seen[-1]:x}, at port {port} and zxid {zxid:x}; "
+                f"the client had seen {self.session.last_zxid:x}"
+            )
         if not self.seen or version > self.seen[-1]:
             self.seen.append(version)
         ports = [int(line.rpartition(":")[2]) for line in lines]
