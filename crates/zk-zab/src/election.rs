@@ -186,6 +186,8 @@ pub(crate) struct Election {
     decision: Option<Vote>,
     /// There is a decision, or was one that has been taken: nothing changes it.
     decided: bool,
+    /// A reconfiguration said so.
+    appointed: bool,
     /// The leader of the last election is established, as far as this server knows.
     settled: bool,
     /// Who agreed with the decision.
@@ -239,6 +241,7 @@ impl Election {
             current: nothing,
             decision: None,
             decided: false,
+            appointed: false,
             settled: false,
             backers: BTreeSet::new(),
             deserted: false,
@@ -329,6 +332,12 @@ impl Election {
         self.out.clear();
         let backers = self.electorate.voters().clone();
         self.decide(Vote { leader, round: self.round, ..self.own }, backers);
+        self.appointed = true;
+    }
+
+    /// Whether the leader of this election was named by a reconfiguration.
+    pub(crate) fn is_appointed(&self) -> bool {
+        self.appointed
     }
 
     fn begin_round(&mut self) {
@@ -338,6 +347,7 @@ impl Election {
         self.round_since_ms = self.now_ms;
         self.decision = None;
         self.decided = false;
+        self.appointed = false;
         self.settled = false;
         self.deserted = false;
         self.votes_after_all = false;

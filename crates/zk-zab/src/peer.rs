@@ -393,7 +393,8 @@ impl Peer {
         for link in looking.into_early() {
             core.close(link.link);
         }
-        let learner = Box::new(Learner::new(core, vote.leader, observes, lost_data));
+        let learner =
+            Box::new(Learner::new(core, vote.leader, observes, lost_data, election.is_appointed()));
         self.role = if observes { Role::Observing(learner) } else { Role::Following(learner) };
         Ok(())
     }

@@ -186,12 +186,6 @@ impl Leader {
             self.next_ping_ms = now_ms + core.config.tick_ms / 2;
             self.ping(core);
         }
-        if !self.is_quorum(core, true, LearnerLink::is_known) {
-            return Err(self.leave(core, "too many followers are gone"));
-        }
-        if self.needs_observers(core) {
-            return Err(Exit::Leave("observers are to vote, and have to learn of it"));
-        }
         if let Some(deposed) = self.deposed {
             // Its followers are told first. Those that stay have no reason to go: it has moved, or they have
             // known of the configuration before.
@@ -200,6 +194,12 @@ impl Leader {
             } else {
                 Ok(())
             };
+        }
+        if !self.is_quorum(core, true, LearnerLink::is_known) {
+            return Err(Exit::Leave("too many followers are gone"));
+        }
+        if self.needs_observers(core) {
+            return Err(Exit::Leave("observers are to vote, and have to learn of it"));
         }
         let has_all = |link: &LearnerLink| {
             link.state == LinkState::UpToDate && link.acked >= core.tail.last()

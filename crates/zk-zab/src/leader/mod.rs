@@ -291,11 +291,19 @@ impl Leader {
         {
             self.admit_duplicate(core, at, history)?;
         }
+        if self.deposed.is_some() {
+            // The others are still to be told: what is queued for them goes with their links.
+            return if self.links.iter().any(|link| link.is_known() && !link.observer) {
+                Ok(())
+            } else {
+                Err(self.leave(core, "a reconfiguration names another leader"))
+            };
+        }
         // Who has lost its leader's link looks for a quorum that follows that leader. There is none
         // any more, and will not be, if this was needed for it.
         if !gone.observer && !self.standalone && !self.is_quorum(core, true, LearnerLink::is_known)
         {
-            return Err(self.leave(core, "too many followers are gone"));
+            return Err(Exit::Leave("too many followers are gone"));
         }
         Ok(())
     }

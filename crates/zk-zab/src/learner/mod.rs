@@ -64,6 +64,8 @@ pub(crate) struct Learner {
     promised: bool,
     /// This server may have lost its data: it has no say in which history is the right one.
     has_no_say: bool,
+    /// A reconfiguration named the leader, which may hear of that later than this server.
+    appointed: bool,
     sync: Sync,
     /// `SYNC` and `REVALIDATE` packets, each with the last transaction that was committed before it.
     held: VecDeque<(Zxid, QuorumPacket)>,
@@ -73,7 +75,13 @@ pub(crate) struct Learner {
 
 impl Learner {
     /// Dials the leader, or an observer master.
-    pub(crate) fn new(core: &mut Core, leader: ServerId, observer: bool, has_no_say: bool) -> Self {
+    pub(crate) fn new(
+        core: &mut Core,
+        leader: ServerId,
+        observer: bool,
+        has_no_say: bool,
+        appointed: bool,
+    ) -> Self {
         let mut learner = Self {
             leader,
             master: leader,
@@ -87,6 +95,7 @@ impl Learner {
             epoch: Epoch(0),
             promised: false,
             has_no_say,
+            appointed,
             sync: Sync::default(),
             held: VecDeque::new(),
             observers: ObserverMaster::default(),
@@ -199,8 +208,9 @@ impl Learner {
             return Ok(());
         }
         self.link_is_open = false;
-        // A follower that does not serve yet hangs up at once.
-        let is_refused = self.phase == Phase::Discovery && self.port == LearnerPort::ObserverMaster;
+        // Who does not feed observers yet, or does not lead yet, hangs up at once.
+        let may_come = self.port == LearnerPort::ObserverMaster || self.appointed;
+        let is_refused = self.phase == Phase::Discovery && may_come;
         if self.phase == Phase::Dialing || is_refused {
             self.dial_again(core);
             return Ok(());

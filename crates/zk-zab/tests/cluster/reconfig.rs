@@ -8,8 +8,13 @@ use crate::harness::{Cluster, Weather, members};
 
 /// Three voters that may be changed, and servers that are started beside them.
 fn calm(voters: usize) -> Cluster {
+    slow(voters, 2, 1)
+}
+
+/// The same, with messages that take up to `delay_ms_max`.
+fn slow(voters: usize, delay_ms_max: u64, seed: u64) -> Cluster {
     let weather = Weather {
-        delay_ms_max: 2,
+        delay_ms_max,
         sync_ms_max: 2,
         proposals: 0,
         fault_every: 1,
@@ -17,10 +22,10 @@ fn calm(voters: usize) -> Cluster {
         reconfig_every: 0,
         forgets: true,
     };
-    let mut cluster = Cluster::new(members(voters, 0), Prng::new(1), weather);
+    let mut cluster = Cluster::new(members(voters, 0), Prng::new(seed), weather);
     cluster.config.reconfig_enabled = true;
     cluster.start_all();
-    cluster.progress(1_000).expect("nothing is wrong");
+    cluster.progress(10_000).expect("nothing is wrong");
     cluster
 }
 
@@ -97,6 +102,26 @@ fn the_leader_leaves_and_is_followed_by_the_one_it_names() {
     let zxid = cluster.propose(new).expect("a leader");
     cluster.run_until(cluster.now_ms + 100);
     assert!(cluster.servers[new].state.iter().any(|(own, _)| *own == zxid));
+}
+
+/// Its followers hear that it leads before it does.
+#[test]
+fn the_one_that_is_named_may_hear_of_it_last() {
+    for seed in 1..200 {
+        let mut cluster = slow(3, 40, seed);
+        let leader = cluster.leader().expect("a leader");
+        let others: Vec<_> =
+            (0..3).filter(|index| *index != leader).map(|index| (index, VOTES)).collect();
+        let epoch = cluster.servers[leader].peer.status().current_epoch;
+        cluster.reconfigure(leader, &others).expect("the leader takes it");
+        while cluster.leader().is_none_or(|now| now == leader) {
+            cluster.run_until(cluster.now_ms + 1);
+        }
+        cluster.progress(3_000).expect("it goes on");
+        let new = cluster.leader().expect("a leader");
+        let now = cluster.servers[new].peer.status().current_epoch;
+        assert_eq!(now, Epoch(epoch.0 + 1), "one election, seed {seed}");
+    }
 }
 
 /// Who becomes an observer and a voter again has begun more elections than others, of which they know
