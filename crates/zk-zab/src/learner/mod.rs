@@ -73,6 +73,9 @@ pub(crate) struct Learner {
     observers: ObserverMaster,
 }
 
+/// How soon to dial a leader again that a reconfiguration named, in ms.
+const NAMED_RETRY_MS: i64 = 10;
+
 impl Learner {
     /// Dials the leader, or an observer master.
     pub(crate) fn new(
@@ -130,7 +133,9 @@ impl Learner {
     /// The last dial led nowhere.
     fn dial_again(&mut self, core: &mut Core) {
         let delay_ms = self.choose_master(core);
-        let until_ms = core.now_ms + core.config.connect_retry_ms + delay_ms;
+        // Who is named has been told as this server was, and leads in a moment.
+        let retry_ms = if self.appointed { NAMED_RETRY_MS } else { i64::MAX };
+        let until_ms = core.now_ms + core.config.connect_retry_ms.min(retry_ms) + delay_ms;
         self.phase = Phase::Waiting { until_ms };
     }
 
