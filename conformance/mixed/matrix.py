@@ -515,7 +515,8 @@ def expanded_by_hand(ensemble):
                 left.discard(member.number)
                 member.stop()
                 ensemble.provide(member)
-                ensemble.led()
+                if there:
+                    ensemble.led()  # two of those that count four servers are no quorum
                 ensemble.back(member)
                 load.progress(10)
             say(f"      {len(ensemble.members)} servers, {ensemble.led()} leads")

@@ -73,12 +73,8 @@ impl Ensemble {
                         &self.members[member].disk,
                     )
                 }
-                // It became an observer, and a voter again before its disk came to this: what went is back.
-                Landed::Truncate(_, before)
-                    if self.scenario.reconfig && self.members[member].disk.end() >= before =>
-                {
-                    Ok(())
-                }
+                // Looked at when it was asked for: it may be another ensemble by now.
+                Landed::Truncate(..) if self.scenario.reconfig => Ok(()),
                 Landed::Truncate(kept, before) => self.what_counts_stays(member, kept, before),
                 Landed::Install(snapshot, end, before) => {
                     self.met(Marker::SnapshotInstalled);
