@@ -19,7 +19,8 @@ use crate::{Now, propose, reaper, reply, writes};
 const EXPIRY_BATCH: usize = 64;
 
 /// Why a connection is closed with its write undone.
-pub(crate) const HANDS_OVER: &str = "the leader makes way for another one: its zxids are used up";
+pub(crate) const HANDS_OVER: &str =
+    "the leader makes way for another one: a reconfiguration names it, or its zxids are used up";
 
 /// A client comes back to a session: its old connection goes before the password is looked at, as upstream has it. It
 /// is the same client in all likelihood, and a wrong guess costs it no more than a reconnect.

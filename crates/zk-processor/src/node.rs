@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt::Debug;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use bytes::{Bytes, BytesMut};
@@ -249,10 +249,18 @@ pub struct Node {
     outstanding_limit: usize,
     accepts_writes: AtomicBool,
     pub(crate) serving: AtomicBool,
+    /// When the last role ended that served clients, in ms; [`NEVER`].
+    pub(crate) unserved_since_ms: AtomicI64,
     pub(crate) read_only: AtomicBool,
     /// Snapshots that are being made the state on disk.
     pub(crate) installing: AtomicUsize,
 }
+
+/// No role has served clients yet.
+const NEVER: i64 = i64::MIN;
+
+/// How long after a role has ended the next one is expected, in ms. Most changes of leaders take less.
+const HANDOVER_MS: i64 = 500;
 
 const NOT_POISONED: &str = "no holder of this lock panics: a panic ends the process";
 
@@ -342,6 +350,7 @@ impl Node {
             outstanding: AtomicUsize::new(0),
             accepts_writes: AtomicBool::new(true),
             serving: AtomicBool::new(false),
+            unserved_since_ms: AtomicI64::new(NEVER),
             read_only: AtomicBool::new(false),
             installing: AtomicUsize::new(0),
         }
@@ -438,6 +447,15 @@ impl Node {
     pub fn follows(&self) -> bool {
         self.is_serving()
             && matches!(&self.writer().role, Role::Learner(learning) if !learning.observer)
+    }
+
+    /// Whether clients were served a moment ago, and may be again in a moment: a client that comes now had better wait.
+    /// One that is refused goes to the next server at once, and some give their requests up when all servers have
+    /// refused them. It needs no lock.
+    #[must_use]
+    pub fn expects_leader(&self, now: Now) -> bool {
+        let since_ms = self.unserved_since_ms.load(Ordering::Relaxed);
+        !self.is_serving() && now.mono_ms().saturating_sub(since_ms) < HANDOVER_MS
     }
 
     /// Whether reads are served without a quorum, to clients that want no more. It needs no lock.

@@ -249,6 +249,7 @@ impl Node {
                 PeerAction::StopServing { .. } => {
                     self.apply_due(writer, now, actions);
                     self.stop_serving(writer);
+                    self.unserved_since_ms.store(now.mono_ms(), Ordering::Relaxed);
                 }
             }
         }

@@ -1039,3 +1039,23 @@ fn an_idle_ensemble_stays_together() {
     assert_eq!(ensemble.node(leader).quorum_status().current_epoch, epoch);
     assert_eq!(ensemble.node(leader).status().zxid.epoch().0, epoch.0 - 1, "it is not idle");
 }
+
+/// Who comes in that moment had better wait; later, and before anybody was served, it had better go elsewhere.
+#[test]
+fn a_leader_is_expected_for_a_moment_after_the_last_one() {
+    let mut ensemble = Ensemble::new(3, 0);
+    let left = ensemble.follower();
+    let expects = |ensemble: &Ensemble| ensemble.node(left).expects_leader(ensemble.now);
+    assert!(!expects(&ensemble), "it is there");
+    for other in (1..=3).filter(|id| *id != left) {
+        ensemble.kill(other);
+    }
+    ensemble.pass(400);
+    assert_eq!(ensemble.role(left), ServerRole::NotServing);
+    assert!(expects(&ensemble));
+    ensemble.pass(200);
+    assert!(!expects(&ensemble));
+    ensemble.kill(left);
+    ensemble.restart(left);
+    assert!(!expects(&ensemble), "this one has served nobody yet");
+}

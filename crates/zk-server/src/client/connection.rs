@@ -13,7 +13,7 @@ use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::net::tcp::OwnedReadHalf;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::codec::Decoder;
 use zk_processor::{Client, Flow, ServerRole};
 use zk_proto::SessionId;
@@ -28,6 +28,9 @@ use crate::context::{Context, Counters};
 
 /// Room made for one read. Larger requests make it grow as they come in.
 const READ_LEN: usize = 16 << 10;
+
+/// How often to look whether there is service again.
+const LOOK: Duration = Duration::from_millis(10);
 
 /// Frames served under one hold of the tree's lock. Also what bounds the replies that pile up before
 /// anyone looks whether the client reads them.
@@ -129,7 +132,8 @@ fn serves_clients(context: &Context) -> bool {
 }
 
 /// Hears a connection to a server that serves nobody: a four-letter word is answered, a client is turned
-/// away, so that it tries another server at once. `true`: there is service meanwhile.
+/// away, so that it tries another server at once; but not before the change of a leader has had its time.
+/// `true`: there is service meanwhile.
 async fn before_service(
     context: &Arc<Context>,
     stream: &mut TcpStream,
@@ -156,6 +160,9 @@ async fn before_service(
         }
     };
     let Some(word) = word else {
+        while !serves_clients(context) && context.node.expects_leader(context.clock.now()) {
+            sleep(LOOK).await;
+        }
         let serves = serves_clients(context);
         if !serves {
             Counters::add(&context.counters.connection_rejected, 1);
