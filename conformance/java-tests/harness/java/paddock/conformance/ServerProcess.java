@@ -263,11 +263,17 @@ public final class ServerProcess {
         }
         // server.N=host:port:port:part;[host:]port
         String client = lines.getProperty("server." + id, "").replaceFirst("^[^;]*;?", "");
-        client = client.isEmpty() ? lines.getProperty("clientPort", "") : client.substring(client.lastIndexOf(':') + 1);
-        if (client.isEmpty() && address == null) {
+        int colon = client.lastIndexOf(':');
+        String port = client.isEmpty() ? lines.getProperty("clientPort", "") : client.substring(colon + 1);
+        String host = client.isEmpty() ? lines.getProperty("clientPortAddress", "") : client.substring(0, Math.max(colon, 0));
+        if (port.isEmpty() && address == null) {
             throw new IOException(config + " says nothing of the clients' port");
         }
-        return client.isEmpty() ? address : new InetSocketAddress("127.0.0.1", Integer.parseInt(client.trim()));
+        if (port.isEmpty()) {
+            return address;
+        }
+        boolean any = host.isEmpty() || host.equals("0.0.0.0");
+        return new InetSocketAddress(any ? "127.0.0.1" : host, Integer.parseInt(port.trim()));
     }
 
     private static Properties read(Path file) throws IOException {

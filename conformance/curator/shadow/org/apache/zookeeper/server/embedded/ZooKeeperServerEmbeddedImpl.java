@@ -1,5 +1,7 @@
 package org.apache.zookeeper.server.embedded;
 
+import java.io.IOException;
+import java.io.UncheckedIOException;
 import java.net.InetSocketAddress;
 import java.nio.file.Path;
 import java.util.Map;
@@ -48,8 +50,12 @@ class ZooKeeperServerEmbeddedImpl implements ZooKeeperServerEmbedded {
 
     @Override
     public String getConnectionString() {
-        InetSocketAddress address = process.address();
-        return address.getHostString() + ":" + address.getPort();
+        try {
+            InetSocketAddress address = process.address();
+            return address.getHostString() + ":" + address.getPort();
+        } catch (IOException e) {
+            throw new UncheckedIOException(e);
+        }
     }
 
     @Override
