@@ -407,8 +407,7 @@ fn warn_of_older_files(config: &ServerConfig, in_force: &InForce, db: &Database)
     else {
         return;
     };
-    let data = db.tree.find("/zookeeper/config").and_then(|znode| znode.data());
-    let known = Members::from_text(&String::from_utf8_lossy(data.unwrap_or_default()));
+    let Some(known) = db.config().map(Members::from_text) else { return };
     if known.version > in_force.members.version && !known.agrees(&in_force.members) {
         tracing::warn!(
             file = %zoo_cfg.display(), version = format_args!("{:x}", in_force.members.version),

@@ -93,15 +93,6 @@ impl Members {
         members
     }
 
-    /// What a server's line says of it.
-    #[must_use]
-    pub fn spec(&self, server: ServerId) -> Option<&str> {
-        self.text.lines().find_map(|line| {
-            let (key, value) = line.strip_prefix("server.")?.split_once('=')?;
-            (key.trim().parse() == Ok(server.0)).then_some(value)
-        })
-    }
-
     /// Whether both have the same members in the same parts, and so the same quorums.
     #[must_use]
     pub fn agrees(&self, other: &Self) -> bool {

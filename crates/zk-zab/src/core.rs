@@ -6,12 +6,12 @@ use zk_proto::quorum::{PacketType, QuorumPacket};
 use zk_proto::{Epoch, ServerId, Zxid};
 
 use crate::log_tail::LogTail;
-use crate::packet::bare;
+use crate::packet::{bare, txn};
 use crate::quorum::QuorumVerifier;
 use crate::reconfig::Next;
 use crate::rotation::Rotation;
-use crate::sync_plan::{Method, Plan};
-use crate::{Action, Durable, LinkId, Members, PeerConfig, Token, Write};
+use crate::sync_plan::{self, Method, Plan, Request};
+use crate::{Action, Durable, History, LinkId, Members, PeerConfig, Token, Write};
 
 /// Why a role is over.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -324,8 +324,34 @@ impl Core {
         Some((zxid, txn))
     }
 
-    /// Sends a learner what a plan begins with, up to what is in memory.
-    pub(crate) fn send_plan(&mut self, link: LinkId, plan: &Plan, target: Zxid) {
+    /// Begins to bring a learner that has everything up to `zxid` to `target`, up to what is in memory; the
+    /// rest is for [`Self::send_from_memory`].
+    pub(crate) fn begin_sync(
+        &mut self,
+        (learner, link): (ServerId, LinkId),
+        zxid: Zxid,
+        target: Zxid,
+        history: &dyn History,
+    ) -> Plan {
+        let plan = sync_plan::plan(&Request {
+            learner: zxid,
+            target,
+            tail: &self.tail,
+            history,
+            size_factor: self.config.snapshot_size_factor,
+            force_snapshot: self.config.force_snapshot_sync,
+        });
+        info!(
+            %learner,
+            link = link.0,
+            method = ?plan.method,
+            learner_zxid = %zxid,
+            from_disk = plan.history.is_some(),
+            after = %plan.memory_after,
+            committed = %target,
+            to = %self.tail.last(),
+            "a learner is brought up to date"
+        );
         match plan.method {
             Method::Diff => self.send(link, bare(PacketType::DIFF, target)),
             Method::Trunc(to) => self.send(link, bare(PacketType::TRUNC, to)),
@@ -333,6 +359,29 @@ impl Core {
         }
         if let Some((after, to)) = plan.history {
             self.act(Action::SendHistory { link, after, to });
+        }
+        plan
+    }
+
+    /// What is in memory: as committed up to `target`, and behind that as proposed, for who votes on it.
+    pub(crate) fn send_from_memory(
+        &mut self,
+        link: LinkId,
+        plan: &Plan,
+        target: Zxid,
+        with_proposed: bool,
+    ) {
+        for (zxid, bytes) in self.tail.after(plan.memory_after) {
+            let committed = *zxid <= target;
+            if !committed && !with_proposed {
+                break;
+            }
+            let packet = txn(PacketType::PROPOSAL, *zxid, bytes);
+            self.actions.push_back(Action::Send { link, packet });
+            if committed {
+                let packet = bare(PacketType::COMMIT, *zxid);
+                self.actions.push_back(Action::Send { link, packet });
+            }
         }
     }
 

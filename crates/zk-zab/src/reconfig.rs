@@ -12,7 +12,6 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use tracing::{info, warn};
-use zk_proto::membership::Member;
 use zk_proto::txn::{LoggedTxn, Txn};
 use zk_proto::{OpCode, ServerId, Zxid};
 
@@ -122,8 +121,7 @@ pub(crate) fn members_in(txn: &Bytes) -> Option<Members> {
 
 /// Where a server is in a configuration, for those that follow it.
 fn quorum_addresses(members: &Members, server: ServerId) -> Option<Vec<(String, u16)>> {
-    let spec = members.spec(server)?;
-    let member = Member::parse(0, spec, true).ok()?;
+    let member = members.servers().remove(&server)?;
     // No name is looked up here; but this one is known.
     let host = |host: String| if host == "localhost" { "127.0.0.1".to_owned() } else { host };
     let addresses = member.addresses.into_iter();

@@ -32,22 +32,15 @@ impl InForce {
         let lines = members.servers();
         let unread = members.voters.union(&members.observers).filter(|id| !lines.contains_key(id));
         for id in unread {
-            let line = members.spec(*id).unwrap_or_default();
-            tracing::warn!(%id, %line, "the line of a member cannot be read: it cannot be dialled");
+            tracing::warn!(%id, members = %members.text, "the line of a member cannot be read: it cannot be dialled");
         }
         Self { members, lines }
     }
 
     /// As it was configured.
     fn of(ensemble: &EnsembleConfig) -> Self {
-        let groups = ensemble.groups.iter().map(|(group, servers)| {
-            let servers = servers.iter().map(|server| server_id(*server)).collect();
-            (i64::try_from(*group).unwrap_or(i64::MAX), servers)
-        });
-        let weights = ensemble.weights.iter().map(|(id, weight)| (server_id(*id), *weight));
-        let members = Members::new(ensemble.members.values(), groups.collect(), weights.collect());
         let version = i64::try_from(ensemble.version).unwrap_or(i64::MAX);
-        Self::new(Members { version, ..members })
+        Self::new(Members { version, ..Members::from_text(&ensemble.text()) })
     }
 
     /// A member's line.

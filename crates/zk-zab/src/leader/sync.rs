@@ -2,12 +2,12 @@ use tracing::info;
 use zk_proto::quorum::{PacketType, QuorumPacket};
 
 use super::discovery::Handled;
-use super::{Leader, LinkState, Phase};
+use super::{Leader, LearnerLink, LinkState, Phase};
+use crate::History;
 use crate::bugs::{Bug, seeded};
 use crate::core::{Core, Exit};
-use crate::packet::{bare, epoch_zxid, new_leader, txn, up_to_date};
-use crate::sync_plan::{self, Method, Request};
-use crate::{Action, History};
+use crate::packet::{epoch_zxid, new_leader, up_to_date};
+use crate::sync_plan::Method;
 
 impl Leader {
     /// Sends everybody that waits for it what it needs.
@@ -32,45 +32,15 @@ impl Leader {
         // `NEWLEADER`, and a quorum of these acknowledgements commits it.
         let target =
             if self.phase == Phase::Broadcast { core.tail.committed() } else { self.initial };
-        let plan = sync_plan::plan(&Request {
-            learner: zxid,
-            target,
-            tail: &core.tail,
-            history,
-            size_factor: core.config.snapshot_size_factor,
-            force_snapshot: core.config.force_snapshot_sync,
-        });
-        info!(
-            learner = %self.links[at].id,
-            link = link.0,
-            method = ?plan.method,
-            learner_zxid = %zxid,
-            from_disk = plan.history.is_some(),
-            after = %plan.memory_after,
-            committed = %target,
-            to = %self.last_proposed.max(core.tail.last()),
-            "a learner is brought up to date"
-        );
-        core.send_plan(link, &plan, target);
+        let LearnerLink { id, observer, .. } = self.links[at];
+        let plan = core.begin_sync((id, link), zxid, target, history);
         // What is under way is complete when this leader is established. Later ones are proposals like others.
         let members = core.members_text(self.phase < Phase::Broadcast);
         let early = seeded(Bug::EarlyNewLeader) && plan.method == Method::Snap;
         if early {
             core.send(link, new_leader(self.epoch, &members));
         }
-        let observer = self.links[at].observer;
-        for (zxid, bytes) in core.tail.after(plan.memory_after) {
-            let committed = *zxid <= target;
-            if observer && !committed {
-                break;
-            }
-            let packet = txn(PacketType::PROPOSAL, *zxid, bytes);
-            core.actions.push_back(Action::Send { link, packet });
-            if committed {
-                let packet = bare(PacketType::COMMIT, *zxid);
-                core.actions.push_back(Action::Send { link, packet });
-            }
-        }
+        core.send_from_memory(link, &plan, target, !observer);
         if !early {
             core.send(link, new_leader(self.epoch, &members));
         }

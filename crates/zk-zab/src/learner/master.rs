@@ -15,7 +15,6 @@ use crate::leader::{LEARNERS_MAX, STRANGERS_MAX, introduction};
 use crate::packet::{
     bare, epoch_zxid, inform_and_activate, leader_info, new_leader, txn, up_to_date,
 };
-use crate::sync_plan::{self, Request};
 use crate::{Action, History, LearnerPhase, LearnerStatus, LinkId};
 
 /// How far an observer has come.
@@ -203,38 +202,12 @@ impl ObserverMaster {
         if zxid > target && (of_this_epoch || target < self.initial) {
             return;
         }
-        let plan = sync_plan::plan(&Request {
-            learner: zxid,
-            target,
-            tail: &core.tail,
-            history,
-            size_factor: core.config.snapshot_size_factor,
-            force_snapshot: core.config.force_snapshot_sync,
-        });
-        let observer = &mut self.links[at];
-        let link = observer.link;
-        info!(
-            learner = %observer.id,
-            link = link.0,
-            method = ?plan.method,
-            learner_zxid = %zxid,
-            from_disk = plan.history.is_some(),
-            after = %plan.memory_after,
-            committed = %target,
-            "an observer is brought up to date"
-        );
-        core.send_plan(link, &plan, target);
-        for (zxid, bytes) in core.tail.after(plan.memory_after) {
-            if *zxid > target {
-                break;
-            }
-            for packet in [txn(PacketType::PROPOSAL, *zxid, bytes), bare(PacketType::COMMIT, *zxid)]
-            {
-                core.actions.push_back(Action::Send { link, packet });
-            }
-        }
+        let ObserverLink { id, link, .. } = self.links[at];
+        let plan = core.begin_sync((id, link), zxid, target, history);
+        core.send_from_memory(link, &plan, target, false);
         let members = core.members_text(false);
         core.send(link, new_leader(self.epoch, &members));
+        let observer = &mut self.links[at];
         observer.state = State::Syncing;
         observer.heard_ms = core.now_ms;
     }

@@ -268,7 +268,7 @@ impl Cluster {
         let known = stored.into_iter().chain(self.servers[index].file.clone());
         known.max_by_key(|members| members.version).unwrap_or_else(|| {
             let mut members = self.config.members.clone();
-            if members.spec(self.servers[index].id).is_none() {
+            if !members.servers().contains_key(&self.servers[index].id) {
                 let own = format!("server.{}=h{index}:2888:3888:participant;2181\n", index + 1);
                 members = Members::from_text(&(members.text + &own));
             }
