@@ -185,16 +185,13 @@ pub(super) fn sequence_numbers_increase_with_the_zxid(checker: &mut Checker<'_>)
 /// S3, from the expired client's side.
 pub(super) fn no_session_expires_that_was_heard_of(checker: &mut Checker<'_>) {
     for log in &checker.history.sessions {
-        let slack_ms = checker.options.expiry_slack_ms;
         for Event { at_us, what } in &log.events {
             let life = &checker.lives[&log.session];
-            let least_us = u64::from(log.timeout_ms.saturating_sub(slack_ms)) * 1000;
-            let silent_us = at_us.saturating_sub(life.heard_us);
-            if matches!(what, What::Expired) && silent_us < least_us {
+            if matches!(what, What::Expired) && *at_us < life.may_end_us {
                 let text = format!(
                     "session {} was called expired {} ms after it had been heard of; its timeout is {} ms",
                     log.session,
-                    silent_us / 1000,
+                    at_us.saturating_sub(life.heard_us) / 1000,
                     log.timeout_ms
                 );
                 checker.fail("S3", text);

@@ -560,6 +560,18 @@ fn s3_a_session_that_came_back_in_time_has_expired() {
     assert!(check(&book.history, &slack).violations.is_empty());
 }
 
+/// Seen once, when a leader was killed between a closeSession's commit and its reply.
+#[test]
+fn s3_an_unanswered_close_may_have_ended_the_session() {
+    let mut book = with_ephemeral();
+    book.now_us += 100 * MS;
+    book.ask(1, 2, Op::Close);
+    book.what(1, What::Lost);
+    book.now_us += 10 * MS;
+    book.what(1, What::Expired);
+    book.is_fine();
+}
+
 #[test]
 fn s3_pings_keep_a_session() {
     let mut book = with_ephemeral();
