@@ -1,6 +1,8 @@
 //! Scripts: what led to a known bug, fault by fault. Each passes without its bug, and with it something
 //! is found.
 
+use zk_proto::Request;
+use zk_proto::proto::ReconfigRequest;
 use zk_proto::quorum::{PacketType, PeerState};
 use zk_session::LocalSessionMode;
 use zk_zab::bugs::Bug;
@@ -12,8 +14,9 @@ use crate::markers::Marker;
 use crate::nemesis::Mend;
 use crate::network::Item;
 use crate::runner::{Outcome, drive};
-use crate::swarm::Scenario;
+use crate::swarm::{Scenario, server_line};
 use crate::trace::Words;
+use crate::workload::Client;
 
 /// The checker of a script that does not come to its point.
 pub const STUCK: &str = "a script comes to its point";
@@ -87,6 +90,14 @@ pub fn play(bug: Bug, variant: u64, words: Words) -> Outcome {
             a_leader_with_nothing_in_memory
         }
         Bug::StaleEphemeral => sessions_end_while_a_member_is_away,
+        Bug::OldQuorumDecides => {
+            changing(&mut scenario);
+            the_next_ensemble_hears_nothing_of_it
+        }
+        Bug::ForgottenReconfiguration => {
+            changing(&mut scenario);
+            the_ensemble_before_it_starts_again
+        }
     };
     drive(scenario, words, |ensemble| {
         ensemble.clients_begin();
@@ -140,6 +151,12 @@ fn calm(seed: u64) -> Scenario {
 fn snapshots_only(scenario: &mut Scenario) {
     scenario.snapshot_size_factor = -1.0;
     scenario.commit_log_count = 5;
+}
+
+/// Two more machines, which may become members.
+fn changing(scenario: &mut Scenario) {
+    scenario.reconfig = true;
+    scenario.spares = 2;
 }
 
 // ---- what scripts are made of
@@ -197,6 +214,24 @@ impl Ensemble {
         self.operations_left = usize::MAX;
         self.until("writes are committed", |it| it.checks.commits.len() >= goal)?;
         self.operations_left = 0;
+        Ok(())
+    }
+
+    /// Some client asks for an ensemble of these members.
+    fn reconfigure(&mut self, voters: &[usize]) -> Played {
+        let lines: Vec<_> =
+            voters.iter().map(|member| server_line(member + 1, 2888, "participant")).collect();
+        let request = Request::Reconfig(ReconfigRequest {
+            joining_servers: None,
+            leaving_servers: None,
+            new_members: Some(lines.join(",")),
+            cur_config_id: -1,
+        });
+        let may_ask = |client: &Client| client.connection.is_some() && client.is_idle();
+        let idle = |it: &Self| it.clients.iter().position(may_ask);
+        self.until("a client can ask", |it| idle(it).is_some())?;
+        let Some(client) = idle(self) else { return Err(Over) };
+        self.ask(client, request);
         Ok(())
     }
 
@@ -288,6 +323,46 @@ impl Ensemble {
 }
 
 // ---- the scripts
+
+/// Three of five machines are the ensemble; the leader and the other two are to be the next one. Those two
+/// do not hear of it.
+fn half_reconfigured(it: &mut Ensemble) -> Played {
+    it.three()?;
+    it.start(&[3, 4])?;
+    it.serve(&[3, 4])?;
+    it.calm_down()?;
+    it.network.set_cut(2, 3, true);
+    it.network.set_cut(2, 4, true);
+    let before = it.checks.commits.last();
+    it.reconfigure(&[2, 3, 4])?;
+    it.until("the ensemble has it", |it| {
+        it.members[..3].iter().all(|member| member.disk.durable_end() > before)
+    })
+}
+
+fn the_next_ensemble_hears_nothing_of_it(it: &mut Ensemble) -> Played {
+    half_reconfigured(it)?;
+    it.pass(SECOND)?;
+    it.network.set_cut(2, 3, false);
+    it.network.set_cut(2, 4, false);
+    it.ways_opened();
+    it.serve(&[2, 3, 4])?;
+    it.write(5)
+}
+
+fn the_ensemble_before_it_starts_again(it: &mut Ensemble) -> Played {
+    half_reconfigured(it)?;
+    for member in 0..5 {
+        it.end(member);
+    }
+    it.network.set_cut(2, 3, false);
+    it.network.set_cut(2, 4, false);
+    it.start(&[0, 1])?;
+    it.pass(5 * SECOND)?;
+    it.start(&[2, 3, 4])?;
+    it.serve(&[2, 3, 4])?;
+    it.write(5)
+}
 
 fn the_last_proposals_of_a_leader_survive_it(it: &mut Ensemble) -> Played {
     it.three()?;

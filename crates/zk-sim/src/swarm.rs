@@ -158,6 +158,11 @@ pub struct Scenario {
     pub scripted: bool,
 }
 
+/// A server's line in a configuration.
+pub(crate) fn server_line(server: usize, quorum_port: u16, role: &str) -> String {
+    format!("server.{server}=s{server}:{quorum_port}:3888:{role};0.0.0.0:2181")
+}
+
 impl Scenario {
     /// What this seed stands for.
     #[must_use]
@@ -285,7 +290,7 @@ impl Scenario {
         for index in 0..self.voters + self.observers {
             let (server, voter) = (id(index), index < self.voters);
             let role = if voter { "participant" } else { "observer" };
-            members.text += &format!("server.{server}=s{server}:2888:3888:{role};0.0.0.0:2181\n");
+            members.text += &(server_line(index + 1, 2888, role) + "\n");
             let part = if voter { &mut members.voters } else { &mut members.observers };
             part.insert(server);
         }
@@ -305,9 +310,7 @@ impl Scenario {
         if index < self.voters + self.observers {
             return members;
         }
-        let server = index + 1;
-        let own = format!("server.{server}=s{server}:2888:3888:participant;0.0.0.0:2181\n");
-        Members::from_text(&(members.text + &own))
+        Members::from_text(&(members.text + &server_line(index + 1, 2888, "participant") + "\n"))
     }
 
     /// Machines in all.

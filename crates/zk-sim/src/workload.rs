@@ -27,7 +27,7 @@ use crate::clock::{MS, SECOND};
 use crate::ensemble::{Ensemble, Event};
 use crate::markers::Marker;
 use crate::network::Frame;
-use crate::swarm::Scenario;
+use crate::swarm::{Scenario, server_line};
 
 /// Watches of one client.
 const WATCHES_MAX: usize = 12;
@@ -335,7 +335,7 @@ impl Ensemble {
         true
     }
 
-    fn ask(&mut self, client: usize, request: Request) {
+    pub(crate) fn ask(&mut self, client: usize, request: Request) {
         let now_us = self.now_us();
         let floor = self.checks.clients.answered();
         let it = &mut self.clients[client];
@@ -404,7 +404,7 @@ impl Ensemble {
                 _ => continue, // not in it
             };
             let port = if self.rng.chance(5) { 2889 } else { 2888 };
-            lines.push(format!("server.{server}=s{server}:{port}:3888:{role};0.0.0.0:2181"));
+            lines.push(server_line(server, port, role));
         }
         let mut request = ReconfigRequest {
             joining_servers: None,
@@ -426,7 +426,8 @@ impl Ensemble {
     }
 
     fn draw_request(&mut self, client: usize) -> Request {
-        if self.scenario.reconfig && self.rng.chance(4) {
+        let at_will = self.scenario.reconfig && !self.scenario.scripted;
+        if at_will && self.rng.chance(4) {
             return self.draw_reconfiguration();
         }
         let watch = self.rng.chance(40) && self.clients[client].watches.len() < WATCHES_MAX;

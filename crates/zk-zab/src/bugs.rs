@@ -6,7 +6,7 @@
 
 macro_rules! bugs {
     ($($(#[doc = $doc:literal])* $name:ident = $number:literal, $issues:literal, $text:literal;)*) => {
-        /// A bug that upstream has had.
+        /// A bug that a coordination server has had.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
         pub enum Bug {
             $($(#[doc = $doc])* $name,)*
@@ -16,7 +16,7 @@ macro_rules! bugs {
             /// All of them.
             pub const ALL: &[Self] = &[$(Self::$name,)*];
 
-            /// Its number in the list of regression scenarios.
+            /// Its number in the list of regression scenarios; from 101 on they are of this engine's own past.
             #[must_use]
             pub const fn number(self) -> u8 {
                 match self {
@@ -24,7 +24,7 @@ macro_rules! bugs {
                 }
             }
 
-            /// Where upstream knows it from.
+            /// Where upstream knows it from; empty: nowhere.
             #[must_use]
             pub const fn issues(self) -> &'static str {
                 match self {
@@ -86,6 +86,10 @@ bugs! {
     EmptyMemory = 19, "ZOOKEEPER-4352", "DIFF of nothing where SNAP is needed";
     /// ZOOKEEPER-5010: a session's end that comes in a synchronization leaves its ephemeral znodes.
     StaleEphemeral = 20, "ZOOKEEPER-5010", "an ephemeral znode stays after DIFF";
+    /// A reconfiguration, and what comes behind it, is committed by the ensemble before it alone.
+    OldQuorumDecides = 101, "", "a reconfiguration committed without the next quorum";
+    /// Who starts again does not know of the reconfiguration in its own log.
+    ForgottenReconfiguration = 102, "", "a logged reconfiguration forgotten by a restart";
 }
 
 /// Whether this bug is in this build, and active.

@@ -15,6 +15,7 @@ use tracing::{info, warn};
 use zk_proto::txn::{LoggedTxn, Txn};
 use zk_proto::{OpCode, ServerId, Zxid};
 
+use crate::bugs::{Bug, seeded};
 use crate::core::Core;
 use crate::{Action, Members, QuorumVerifier};
 
@@ -140,6 +141,9 @@ pub(crate) fn keeps_leader(current: &Members, next: &Members, leader: ServerId) 
 impl Core {
     /// Looks for reconfigurations that are logged, and not known to be committed.
     pub(crate) fn recover_next(&mut self) {
+        if seeded(Bug::ForgottenReconfiguration) {
+            return;
+        }
         let logged = self.tail.after(self.tail.delivered());
         let found: Vec<_> =
             logged.filter_map(|(zxid, txn)| Some((*zxid, members_in(txn)?))).collect();
@@ -186,7 +190,8 @@ impl Core {
 
     /// Whether a transaction that these servers have on disk is committed.
     pub(crate) fn may_commit(&self, zxid: Zxid, servers: impl Iterator<Item = ServerId>) -> bool {
-        match self.next.as_ref().filter(|next| next.since <= zxid) {
+        let next = self.next.as_ref().filter(|next| next.since <= zxid);
+        match next.filter(|_| !seeded(Bug::OldQuorumDecides)) {
             None => self.verifier.is_quorum(servers),
             Some(next) => {
                 let servers = servers.collect();
