@@ -3,7 +3,6 @@ written all the time while NameNodes, controllers and ZooKeeper's servers are ki
 no file that was acknowledged is lost.
 """
 
-import argparse
 import base64
 import hashlib
 import os
@@ -14,7 +13,7 @@ import sys
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
-from scenario import Broken, Driver, Jvm, Servers, run, wait_for  # noqa: E402
+from scenario import Broken, Driver, Jvm, Servers, main, until  # noqa: E402
 from servers import free_port  # noqa: E402
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -150,7 +149,7 @@ class Hdfs:
         return active[0]
 
     def await_states(self, seconds=120, **want):
-        wait_for(f"NameNodes as {want}", lambda: all(self.states()[node] == state for node, state in want.items()), seconds)
+        until(f"NameNodes as {want}", lambda: all(self.states()[node] == state for node, state in want.items()), seconds)
 
     def fenced(self):
         try:
@@ -164,7 +163,7 @@ class Hdfs:
 
     def expect_progress(self, files=30, seconds=120):
         before = self.written()
-        wait_for(f"{files} more files acknowledged", lambda: self.written() >= before + files, seconds, pause=0.1)
+        until(f"{files} more files acknowledged", lambda: self.written() >= before + files, seconds, every=0.1)
 
     def verify(self):
         owed, found, missing, wrong = (int(word) for word in self.driver.ask("verify").split())
@@ -186,7 +185,7 @@ class Hdfs:
             if not process.is_running:
                 process.start()
         self.await_states(**{node: "standby"})
-        wait_for(f"the controller of {node}", lambda: self.controllers[node].is_listening(self.ports[node]["zkfc"]))
+        until(f"the controller of {node}", lambda: self.controllers[node].is_listening(self.ports[node]["zkfc"]))
 
     def expect_no_failover(self, active, fenced):
         """As before: the same one is active, nobody was fenced, and the controllers live."""
@@ -211,12 +210,14 @@ def elects_an_active_name_node(hdfs):
     hdfs.await_states(nn1="standby", nn2="standby")
     for controller in hdfs.controllers.values():
         controller.start()
-    wait_for("one active and one standby", lambda: sorted(hdfs.states().values()) == ["active", "standby"])
+    until("one active and one standby", lambda: sorted(hdfs.states().values()) == ["active", "standby"])
     hdfs.driver.ask("watch-states")
 
 
 def writes_reads_and_deletes(hdfs):
-    hdfs.driver.ask("put", 50)
+    # The DataNode says who it is to a NameNode after that has become active.
+    until("a file is taken", lambda: hdfs.driver.ask("put", 1))
+    hdfs.driver.ask("put", 49)
     hdfs.verify()
     if hdfs.driver.ask("delete", 7) != "false":
         raise Broken("file 7 is there after it was deleted")
@@ -257,10 +258,10 @@ def a_graceful_failover_fences_nobody(hdfs):
     def hand_over(node):
         other = next(one for one in NODES if one != node)
         # A controller refuses until it has seen its NameNode healthy; to be asked twice changes nothing.
-        wait_for("a failover by request", lambda: hdfs.driver.ask("failover", other) == "")
+        until("a failover by request", lambda: hdfs.driver.ask("failover", other) == "")
 
     _, other = hdfs.fail_over(hand_over)
-    wait_for("one active and one standby", lambda: sorted(hdfs.states().values()) == ["active", "standby"])
+    until("one active and one standby", lambda: sorted(hdfs.states().values()) == ["active", "standby"])
     hdfs.expect_no_failover(other, fenced)
 
 
@@ -386,14 +387,5 @@ FULL = [
 ]
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    for name in ("--server", "--java", "--lib", "--classes", "--work", "--results"):
-        parser.add_argument(name, required=True)
-    parser.add_argument("--quick", action="store_true")
-    args = parser.parse_args()
-    run(args, QUICK if args.quick else FULL, Hdfs(args), group="NameNodes.")
-
-
 if __name__ == "__main__":
-    main()
+    main(__doc__, QUICK, FULL, Hdfs, group="NameNodes.")

@@ -5,13 +5,12 @@ The root folder is a plain local one, without Hadoop's checksums on top: those d
 file when a region server is killed.
 """
 
-import argparse
 import os
 import sys
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
-from scenario import Broken, Driver, Jvm, Servers, run, wait_for  # noqa: E402
+from scenario import Broken, Driver, Jvm, Servers, main, until  # noqa: E402
 from servers import free_port  # noqa: E402
 
 TABLE = "letters"
@@ -118,7 +117,7 @@ class HBase:
             active, backups, found = self.status()
             return {active} | backups == {m.port for m in masters} and set(found) == {r.port for r in region_servers}
 
-        wait_for(f"{len(masters)} masters and {len(region_servers)} region servers", check, seconds)
+        until(f"{len(masters)} masters and {len(region_servers)} region servers", check, seconds)
 
     def move(self, start, port, seconds=120):
         """Asked for again while it is not there: a region server that has only just registered refuses it."""
@@ -129,14 +128,14 @@ class HBase:
             self.driver.ask("move", TABLE, start, self.status()[2][port])
             return self.regions().get(start) == port
 
-        wait_for(f"the region from {start} on at its new place", check, seconds, pause=1.0)
+        until(f"the region from {start} on at its new place", check, seconds, every=1.0)
 
     def written(self):
         return int(self.driver.ask("written"))
 
     def expect_progress(self, rows=100, seconds=120):
         before = self.written()
-        wait_for(f"{rows} more rows acknowledged", lambda: self.written() >= before + rows, seconds, pause=0.1)
+        until(f"{rows} more rows acknowledged", lambda: self.written() >= before + rows, seconds, every=0.1)
 
     def verify(self):
         owed, found, missing, wrong = (int(word) for word in self.driver.ask("verify", TABLE).split())
@@ -161,7 +160,7 @@ def masters_and_region_servers_register(hbase):
 def creates_a_table(hbase):
     hbase.driver.ask("balancer", "false")
     hbase.driver.ask("create", TABLE, "40", "80", "c0")
-    wait_for("four regions", lambda: len(hbase.regions()) == 4)
+    until("four regions", lambda: len(hbase.regions()) == 4)
     # A region server that has only just registered was given none.
     for start, server in zip(("-", "40", "80", "c0"), 2 * hbase.region_servers):
         hbase.move(start, server.port)
@@ -180,10 +179,10 @@ def puts_gets_scans_and_deletes(hbase):
 
 def splits_and_merges_a_region(hbase):
     hbase.driver.ask("split", TABLE, "60")
-    wait_for("a region from 60 on", lambda: "60" in hbase.regions() and len(hbase.regions()) == 5)
+    until("a region from 60 on", lambda: "60" in hbase.regions() and len(hbase.regions()) == 5)
     hbase.verify()
     hbase.driver.ask("merge", TABLE, "80", "c0")
-    wait_for("one region from 80 on", lambda: "c0" not in hbase.regions() and len(hbase.regions()) == 4)
+    until("one region from 80 on", lambda: "c0" not in hbase.regions() and len(hbase.regions()) == 4)
     hbase.verify()
 
 
@@ -198,11 +197,11 @@ def the_backup_takes_over_from_a_killed_master(hbase):
     active = hbase.active()
     backup = next(master for master in hbase.masters if master is not active)
     active.kill()
-    wait_for("the backup leads", lambda: hbase.active() is backup, 150)
+    until("the backup leads", lambda: hbase.active() is backup, 150)
     hbase.await_members([backup], hbase.region_servers)
     # It does what a master does.
     hbase.driver.ask("create", "second")
-    wait_for("a region of the new table", lambda: len(hbase.regions("second")) == 1)
+    until("a region of the new table", lambda: len(hbase.regions("second")) == 1)
     hbase.expect_progress()
     active.start()
     hbase.await_members(hbase.masters, hbase.region_servers)
@@ -213,7 +212,7 @@ def regions_of_a_killed_region_server_are_served_elsewhere(hbase):
     victim = next(server for server in hbase.region_servers if server.port == port)
     other = next(server for server in hbase.region_servers if server is not victim)
     victim.kill()
-    wait_for("all regions on the other server", lambda: len(hbase.regions()) == 4 and set(hbase.regions().values()) == {other.port}, 150)
+    until("all regions on the other server", lambda: len(hbase.regions()) == 4 and set(hbase.regions().values()) == {other.port}, 150)
     hbase.expect_progress()
     hbase.verify()
     victim.start()
@@ -276,7 +275,7 @@ def a_master_and_the_leader_are_killed_together(hbase):
     active.kill()
     leader.kill()
     hbase.servers.leader(without=leader)
-    wait_for("the backup leads", lambda: hbase.active() is backup, 150)
+    until("the backup leads", lambda: hbase.active() is backup, 150)
     hbase.expect_progress()
     hbase.servers.bring_back(leader)
     active.start()
@@ -289,7 +288,7 @@ def a_region_server_and_the_leader_are_killed_together(hbase):
     victim.kill()
     leader.kill()
     hbase.servers.leader(without=leader)
-    wait_for("all regions on the other server", lambda: len(hbase.regions()) == 4 and port not in hbase.regions().values(), 150)
+    until("all regions on the other server", lambda: len(hbase.regions()) == 4 and port not in hbase.regions().values(), 150)
     hbase.expect_progress()
     hbase.servers.bring_back(leader)
     victim.start()
@@ -340,14 +339,5 @@ FULL = [
 ]
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    for name in ("--server", "--java", "--lib", "--classes", "--work", "--results"):
-        parser.add_argument(name, required=True)
-    parser.add_argument("--quick", action="store_true")
-    args = parser.parse_args()
-    run(args, QUICK if args.quick else FULL, HBase(args))
-
-
 if __name__ == "__main__":
-    main()
+    main(__doc__, QUICK, FULL, HBase)

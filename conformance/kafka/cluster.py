@@ -16,10 +16,11 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, "..", "lib"))
+import cases  # noqa: E402
+from cases import Broken  # noqa: E402
 from servers import free_port  # noqa: E402
 
 CHROOT = "/kafka"
@@ -29,24 +30,8 @@ SESSION_MS = 9000
 FLAGS = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xshare:auto", "-Xss512k")
 
 
-class Broken(Exception):
-    """What a case found."""
-
-
 def until(what, condition, patience=120.0, every=0.1):
-    """What `condition` returns once it is true; while it raises Broken it is not."""
-    end = time.monotonic() + patience
-    last = None
-    while True:
-        try:
-            last = condition()
-            if last:
-                return last
-        except Broken as error:
-            last = error
-        if time.monotonic() > end:
-            raise Broken(f"{what}: not within {patience:.0f} s{f' ({last})' if last else ''}")
-        time.sleep(every)
+    return cases.until(what, condition, patience, every, again=Broken)
 
 
 class Process:

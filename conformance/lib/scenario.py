@@ -3,12 +3,13 @@
 A scenario is a list of cases, each a step on what the ones before it left. One that fails ends the scenario: those behind
 it count as failed for that reason.
 
-    run(args, cases, world)          runs them, and writes a line of JSON for each to args.results
+    main(text, quick, full, world)   runs them as the command line says, and writes a line of JSON for each to --results
     Servers(kind, folder, members)   one server of ZooKeeper's kind, or an ensemble of three, and what is done to it
     Jvm(name, command, folder)       a process of the system under test
     Driver(command, folder)          a Jvm that answers each line with one that begins with `ok` or `error`
 """
 
+import argparse
 import json
 import os
 import queue
@@ -18,27 +19,13 @@ import subprocess
 import threading
 import time
 
+import cases
+from cases import Broken
 from servers import PATIENCE, Ensemble, Server, say
 
 
-class Broken(Exception):
-    """What a case found."""
-
-
-def wait_for(what, check, seconds=120.0, pause=0.2):
-    """The first true value of `check`; Broken when there is none in time. What it raises as Broken is tried again."""
-    end = time.monotonic() + seconds
-    last = ""
-    while True:
-        try:
-            found = check()
-            if found:
-                return found
-        except Broken as error:
-            last = f": {error}"
-        if time.monotonic() > end:
-            raise Broken(f"{what}: not within {seconds:.0f} s{last}")
-        time.sleep(pause)
+def until(what, condition, patience=120.0, every=0.2):
+    return cases.until(what, condition, patience, every, again=Broken)
 
 
 class Servers:
@@ -216,8 +203,20 @@ class Driver(Jvm):
         return answer[2:].strip()
 
 
-def run(args, cases, world, group=""):
-    """`world` has start() and stop(); a case takes it, and raises Broken. `group` goes before the cases' names."""
+def main(text, quick, full, world, group=""):
+    """Runs the cases of `quick` or `full` in a `world(args)` with start() and stop(); a case takes it, and raises Broken.
+
+    `group` goes before the cases' names.
+    """
+    parser = argparse.ArgumentParser(description=text.split("\n", 1)[0])
+    for name in ("--server", "--java", "--lib", "--classes", "--work", "--results"):
+        parser.add_argument(name, required=True)
+    parser.add_argument("--quick", action="store_true")
+    args = parser.parse_args()
+    run(args, quick if args.quick else full, world(args), group)
+
+
+def run(args, steps, world, group):
     # Asked to end, it ends all that it started as well; no case takes this for its own failure.
     def interrupt(*_):
         raise KeyboardInterrupt
@@ -227,7 +226,7 @@ def run(args, cases, world, group=""):
     with open(args.results, "w", encoding="utf-8") as results:
         try:
             world.start()
-            for case in cases:
+            for case in steps:
                 name, result, reason = group + case.__name__.replace("_", "-"), "passed", ""
                 begun = time.monotonic()
                 if broken:

@@ -2,7 +2,6 @@
 
 import collections
 import threading
-import time
 
 import wire
 from ensemble import Broken, until

@@ -4,9 +4,10 @@ import os
 import re
 import shutil
 import sys
-import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
+import cases  # noqa: E402
+from cases import Broken  # noqa: E402, F401
 from servers import Server, free_port  # noqa: E402
 
 PATIENCE = 90.0
@@ -22,24 +23,8 @@ LINES = (
 )  # fmt: skip
 
 
-class Broken(Exception):
-    """What a case found."""
-
-
 def until(what, condition, patience=PATIENCE, every=0.02):
-    """What `condition` returns once it is true; OSError counts as not yet."""
-    end = time.monotonic() + patience
-    last = None
-    while True:
-        try:
-            last = condition()
-            if last:
-                return last
-        except OSError as error:
-            last = error
-        if time.monotonic() > end:
-            raise Broken(f"{what}: not within {patience:.0f} s{f' ({last})' if last else ''}")
-        time.sleep(every)
+    return cases.until(what, condition, patience, every)
 
 
 class Member(Server):

@@ -25,6 +25,7 @@ import time
 import traceback
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
+import cases  # noqa: E402
 from servers import Ensemble, Server, free_port, paddock_bin, receive  # noqa: E402
 
 # A server of Java takes its time to come back on a busy machine: some sessions have to outlast that.
@@ -51,13 +52,7 @@ def equal(got, want, what=""):
 
 
 def until(condition, what, seconds=30.0):
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        found = condition()
-        if found:
-            return found
-        time.sleep(0.02)
-    raise AssertionError(f"not within {seconds:.0f} s: {what}")
+    return cases.until(what, condition, seconds, every=0.02, again=())
 
 
 class World:

@@ -4,9 +4,10 @@ import os
 import socket
 import subprocess
 import sys
-import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
+import cases  # noqa: E402
+from cases import Broken  # noqa: E402, F401
 from servers import Apache, Server, free_port, paddock_bin, say  # noqa: E402, F401
 
 PATIENCE = 60.0
@@ -15,24 +16,8 @@ LINES = (f"tickTime={TICK}", "initLimit=20", "syncLimit=6", "minSessionTimeout=1
 FLAGS = ("-Xmx256m", "-Xms64m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xshare:auto")
 
 
-class Broken(Exception):
-    """What a case found."""
-
-
 def until(what, condition, patience=PATIENCE, every=0.02):
-    """What `condition` returns once it is true; OSError counts as not yet."""
-    end = time.monotonic() + patience
-    last = None
-    while True:
-        try:
-            last = condition()
-            if last:
-                return last
-        except OSError as error:
-            last = error
-        if time.monotonic() > end:
-            raise Broken(f"{what}: not within {patience:.0f} s{f' ({last})' if last else ''}")
-        time.sleep(every)
+    return cases.until(what, condition, patience, every)
 
 
 class Member(Server):

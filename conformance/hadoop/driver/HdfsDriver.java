@@ -1,6 +1,4 @@
-import java.io.BufferedReader;
 import java.io.IOException;
-import java.io.InputStreamReader;
 import java.nio.charset.StandardCharsets;
 import java.util.Set;
 import java.util.StringJoiner;
@@ -18,8 +16,7 @@ import org.apache.hadoop.hdfs.HdfsConfiguration;
 import org.apache.hadoop.hdfs.tools.NNHAServiceTarget;
 
 /**
- * The HDFS client, asked line by line on standard input; each line is answered by one that begins with {@code ok} or
- * {@code error}. A file is named by its number, and has it as content.
+ * The HDFS client. A file is named by its number, and has it as content.
  */
 public final class HdfsDriver {
 
@@ -46,18 +43,7 @@ public final class HdfsDriver {
     }
 
     public static void main(String[] args) throws Exception {
-        HdfsDriver driver = new HdfsDriver(new HdfsConfiguration());
-        BufferedReader in = new BufferedReader(new InputStreamReader(System.in));
-        for (String line = in.readLine(); line != null; line = in.readLine()) {
-            String answer;
-            try {
-                answer = "ok " + driver.answer(line.split(" "));
-            } catch (Exception e) {
-                answer = "error " + e;
-            }
-            System.out.println(answer.replace('\n', ' '));
-            System.out.flush();
-        }
+        LineDriver.serve(new HdfsDriver(new HdfsConfiguration())::answer);
         System.exit(0);
     }
 

@@ -1,6 +1,4 @@
-import java.io.BufferedReader;
 import java.io.IOException;
-import java.io.InputStreamReader;
 import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.List;
@@ -31,8 +29,7 @@ import org.apache.hadoop.hbase.client.TableDescriptorBuilder;
 import org.apache.hadoop.hbase.util.Bytes;
 
 /**
- * HBase's Java client, asked line by line on standard input; each line is answered by one that begins with {@code ok} or
- * {@code error}. Rows are {@code HH-NNNNNNNN}, with HH from the number, so that they spread over all regions. Each has
+ * HBase's Java client. Rows are {@code HH-NNNNNNNN}, with HH from the number, so that they spread over all regions. Each has
  * its number as value.
  */
 public final class HBaseDriver {
@@ -56,18 +53,7 @@ public final class HBaseDriver {
     public static void main(String[] args) throws Exception {
         Configuration settings = HBaseConfiguration.create();
         try (Connection connection = ConnectionFactory.createConnection(settings)) {
-            HBaseDriver driver = new HBaseDriver(connection);
-            BufferedReader in = new BufferedReader(new InputStreamReader(System.in));
-            for (String line = in.readLine(); line != null; line = in.readLine()) {
-                String answer;
-                try {
-                    answer = "ok " + driver.answer(line.split(" "));
-                } catch (Exception e) {
-                    answer = "error " + e;
-                }
-                System.out.println(answer.replace('\n', ' '));
-                System.out.flush();
-            }
+            LineDriver.serve(new HBaseDriver(connection)::answer);
         }
         System.exit(0);
     }
