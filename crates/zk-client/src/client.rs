@@ -9,6 +9,7 @@ use zk_proto::acl::Acl;
 use zk_proto::create_mode::CreateMode;
 use zk_proto::data::{ClientInfo, Stat};
 use zk_proto::multi::{MultiOp, MultiReadOp, MultiRequest, MultiResponse, MultiResult};
+use zk_proto::path::CONFIG;
 use zk_proto::proto::{
     AddWatchRequest, CheckWatchesRequest, Create2Response, CreateRequest, CreateResponse,
     CreateTtlRequest, DeleteRequest, ErrorResponse, ExistsRequest, ExistsResponse, GetAclRequest,
@@ -26,9 +27,6 @@ use crate::connection::{
 };
 use crate::watches::{Kind, WatchChange};
 use crate::{ConnectError, ConnectString, ConnectStringError, State, WatchedEvent, ZkError};
-
-/// Where the ensemble's configuration is, whatever the chroot.
-const CONFIG_NODE: &str = "/zookeeper/config";
 
 /// How to connect.
 #[derive(Debug, Clone)]
@@ -393,7 +391,8 @@ impl Client {
         &self,
         watch: bool,
     ) -> impl Future<Output = Result<(Buffer, Stat), ZkError>> + Send + use<> {
-        self.get_data_at(CONFIG_NODE.to_owned(), CONFIG_NODE, watch)
+        // Whatever the chroot.
+        self.get_data_at(CONFIG.to_owned(), CONFIG, watch)
     }
 
     fn get_data_at(

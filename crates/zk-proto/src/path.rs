@@ -1,5 +1,8 @@
 //! Znode paths (`PathUtils.validatePath`).
 
+/// Where the ensemble's configuration is.
+pub const CONFIG: &str = "/zookeeper/config";
+
 /// Whether `path` is one that a znode can have: absolute, without empty, `.` or `..` segments,
 /// without a slash at its end, and without control, surrogate, private-use or special characters.
 /// Java looks at UTF-16 units, so every character beyond the basic plane is a pair of surrogates

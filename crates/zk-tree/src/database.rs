@@ -1,5 +1,7 @@
 //! The tree and the watches on it, together.
 
+use zk_proto::path::CONFIG;
+
 use crate::load::LoadError;
 use crate::tree::{DataTree, TreeConfig};
 use crate::watch::{WatchManager, WatcherId};
@@ -19,8 +21,6 @@ pub struct Database {
     /// How many databases stood in this one's place before: a checkpoint of one of them is void here.
     pub(crate) generation: u64,
 }
-
-const CONFIG: &str = "/zookeeper/config";
 
 impl Database {
     /// A new database.

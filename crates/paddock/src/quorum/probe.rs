@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde_json::Value as Json;
 use zk_client::{Client, four_letter_word};
+use zk_proto::path;
 
 /// What a server says that has no quorum.
 pub(super) const NOT_SERVING: &str = "This ZooKeeper instance is not currently serving requests";
@@ -75,9 +76,9 @@ pub(super) async fn configuration(address: &str, timeout: Duration) -> Result<St
     let read = async {
         let client =
             Client::connect(address, timeout, true).await.map_err(|error| error.to_string())?;
-        let read = client.get_data("/zookeeper/config", false).await;
+        let read = client.get_data(path::CONFIG, false).await;
         client.close().await;
-        let (data, _) = read.map_err(|error| format!("/zookeeper/config: {error}"))?;
+        let (data, _) = read.map_err(|error| format!("{}: {error}", path::CONFIG))?;
         Ok(String::from_utf8_lossy(&data.unwrap_or_default()).into_owned())
     };
     tokio::time::timeout(timeout * 2, read)

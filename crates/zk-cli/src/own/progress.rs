@@ -12,7 +12,6 @@ use serde_json::{Map, Value};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Count {
     Read,
-    Written,
     Created,
     Overwritten,
     Deleted,
@@ -23,9 +22,8 @@ pub(crate) enum Count {
     Bytes,
 }
 
-const COUNTS: [(Count, &str); 10] = [
+const COUNTS: [(Count, &str); 9] = [
     (Count::Read, "read"),
-    (Count::Written, "written"),
     (Count::Created, "created"),
     (Count::Overwritten, "overwritten"),
     (Count::Deleted, "deleted"),
@@ -97,8 +95,7 @@ impl Progress {
 
     fn line(&self) -> String {
         let seconds = self.started.elapsed().as_secs_f64();
-        let done =
-            self.get(Count::Read).max(self.get(Count::Written)).max(self.get(Count::Created));
+        let done = self.get(Count::Read);
         let rate = if seconds > 0.0 {
             f64::from(u32::try_from(done).unwrap_or(u32::MAX)) / seconds
         } else {

@@ -290,7 +290,6 @@ impl Writer {
     }
 
     fn done(&self, change: &Change) {
-        self.progress.add(Count::Written, 1);
         let count = match change {
             Change::Create { .. } => Count::Created,
             Change::SetData { .. } => Count::Overwritten,
@@ -301,7 +300,6 @@ impl Writer {
     }
 
     fn skipped(&self) {
-        self.progress.add(Count::Written, 1);
         self.progress.add(Count::Skipped, 1);
     }
 
@@ -342,9 +340,8 @@ impl Writer {
         for (change, result) in left {
             match (result, change) {
                 (Ok(()), change) => self.done(&change),
-                (Err(error), Change::Delete { .. }) if error.code == ErrorCode::NO_NODE => {
-                    self.progress.add(Count::Written, 1); // somebody was faster
-                }
+                // Somebody was faster.
+                (Err(error), Change::Delete { .. }) if error.code == ErrorCode::NO_NODE => {}
                 (Err(error), Change::Create { path, data, acl, .. })
                     if error.code == ErrorCode::NODE_EXISTS =>
                 {

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use tracing::{info, warn};
 use zk_proto::acl::Perms;
 use zk_proto::membership::{Listener, Member, Role};
+use zk_proto::path::CONFIG;
 use zk_proto::properties::Properties;
 use zk_proto::proto::ReconfigRequest;
 use zk_proto::txn::{SetDataTxn, Txn};
@@ -18,8 +19,6 @@ use zk_zab::Members;
 
 use crate::ReconfigConfig;
 use crate::prep::Prep;
-
-const CONFIG: &str = "/zookeeper/config";
 
 /// Its version never counts: configurations have one of their own.
 const NO_VERSION: i32 = -1;

@@ -16,7 +16,7 @@ use zk_proto::txn::{Txn, TxnHeader};
 use zk_proto::{ErrorCode, OpCode, Record, Request, SessionId, Xid, Zxid, path};
 use zk_session::LocalSessionMode;
 
-use super::model::{CONFIG, Model, Znode};
+use super::model::{Model, Znode};
 use super::{Verdict, Violation, fail};
 
 /// What a write is answered with.
@@ -253,7 +253,9 @@ fn expect(model: &Model, request: &Request, txn: &Txn) -> Result<Expected, Strin
         // Whether it could be had depends on who was connected to the leader.
         Request::Reconfig(_) => {
             return match txn {
-                Txn::SetData(set) if set.path == CONFIG => Ok(Expected::Config(set.data.clone())),
+                Txn::SetData(set) if set.path == path::CONFIG => {
+                    Ok(Expected::Config(set.data.clone()))
+                }
                 Txn::Error(error) => Ok(Expected::Error(error.err)),
                 _ => wrong("no reconfiguration"), // of all that there are
             };

@@ -10,9 +10,6 @@ use zk_proto::txn::{Txn, TxnHeader};
 use zk_proto::watch::EventType;
 use zk_proto::{OpCode, SessionId, Zxid, path};
 
-/// The znode of the ensemble's configuration. It is no client's to set, and not among those that are compared.
-pub const CONFIG: &str = "/zookeeper/config";
-
 /// A version of a znode.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Znode {
@@ -254,7 +251,8 @@ impl Model {
                 });
             }
             Txn::Delete(txn) => self.delete(&txn.path, zxid)?,
-            Txn::SetData(txn) if txn.path == CONFIG => {}
+            // No client's to set, and not among those that are compared.
+            Txn::SetData(txn) if txn.path == path::CONFIG => {}
             Txn::SetData(txn) => {
                 let Some(mut znode) = self.now(&txn.path).map(|znode| Znode::clone(znode)) else {
                     return Err(format!("{} is set and does not exist", txn.path));

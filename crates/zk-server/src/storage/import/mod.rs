@@ -26,6 +26,7 @@ mod report;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use zk_proto::create_mode::{ExtendedTypes, OwnerKind};
+use zk_proto::path::CONFIG;
 use zk_proto::snapshot::SnapshotItem;
 use zk_proto::txn::{LoggedTxn, TxnDigest};
 use zk_proto::{Epoch, Zxid};
@@ -41,9 +42,6 @@ pub use report::{Report, check};
 
 /// How often to say how far it is.
 const PROGRESS: Duration = Duration::from_secs(2);
-
-/// Changed by servers on their own when they start, with a zxid from their configuration.
-const CONFIG: &str = "/zookeeper/config";
 
 /// Znodes written in a row.
 const CHUNK: usize = 4096;
@@ -362,6 +360,7 @@ impl Import {
                 SnapshotItem::Znode(znode) => {
                     let data = znode.data.as_deref();
                     db.load_znode(&znode.path, data, &znode.acl, &znode.stat);
+                    // Servers change it on their own when they start, with a zxid from their configuration.
                     if znode.path != CONFIG {
                         let stat = &znode.stat;
                         let newest = stat.czxid.max(stat.mzxid).max(stat.pzxid);
