@@ -585,6 +585,7 @@ impl Builder<'_> {
             weights,
             version: version_name.as_deref().and_then(dynamic_file_version).unwrap_or(0),
             dynamic_config_file: dynamic.map(PathBuf::from),
+            proposed: None, // a file of its own
             standalone_enabled: settings.bool("standaloneEnabled"),
             reconfig_enabled: settings.bool("reconfigEnabled"),
             init_limit_ticks,

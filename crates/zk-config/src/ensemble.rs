@@ -32,6 +32,8 @@ pub struct EnsembleConfig {
     pub version: u64,
     /// The dynamic configuration file.
     pub dynamic_config_file: Option<PathBuf>,
+    /// What upstream's server that had this `zoo.cfg` was last asked to agree to.
+    pub proposed: Option<ProposedConfig>,
     /// A single member runs as a plain standalone server.
     pub standalone_enabled: bool,
     /// Dynamic reconfiguration is allowed.
@@ -98,6 +100,16 @@ pub struct EnsembleConfig {
     pub force_snapshot_sync: bool,
     /// `false`: a member that is empty must not vote unless a file `initialize` is in its data folder.
     pub db_autocreate: bool,
+}
+
+/// A configuration that may be in force by now: `zoo.cfg.dynamic.next`
+/// (`QuorumPeer.setLastSeenQuorumVerifier`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProposedConfig {
+    /// Its version.
+    pub version: u64,
+    /// Its members, as [`EnsembleConfig::text`] has them.
+    pub text: String,
 }
 
 /// SASL between members.

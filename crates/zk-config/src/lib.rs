@@ -52,7 +52,7 @@ mod table;
 mod value;
 
 pub use diagnostic::{Diagnostic, Diagnostics, EXIT_INVALID_CONFIG, Severity};
-pub use ensemble::{EnsembleConfig, QuorumSaslConfig, dynamic_file_version};
+pub use ensemble::{EnsembleConfig, ProposedConfig, QuorumSaslConfig, dynamic_file_version};
 pub use jvm_flags::JvmFlags;
 pub use key::{Feature, KeyInfo, Kind, Origin, Status, find_key};
 pub use load::{Loaded, check};

@@ -3,10 +3,14 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use zk_proto::properties::Properties;
+
 use crate::build::build;
 use crate::diagnostic::{Diagnostic, Diagnostics, Severity};
+use crate::ensemble::ProposedConfig;
+use crate::reconfig::next_dynamic_file_path;
 use crate::server_config::ServerConfig;
-use crate::settings::Sources;
+use crate::settings::{NamedText, Sources};
 
 /// What a configuration came to.
 #[derive(Debug, Clone)]
@@ -37,9 +41,65 @@ impl Sources {
     pub fn load(&self) -> Loaded {
         let mut diagnostics = Diagnostics::new();
         let settings = self.settle(&mut diagnostics);
-        let config = build(&settings, self, &mut diagnostics);
+        let mut config = build(&settings, self, &mut diagnostics);
+        if let (Some(config), Some(file), Some(_)) =
+            (&mut config, &self.next_file, &self.dynamic_file)
+        {
+            let known = config.ensemble.version;
+            config.ensemble.proposed = self.proposed(file, known, &mut diagnostics);
+        }
         diagnostics.sort(&self.names());
         Loaded { config, diagnostics }
+    }
+
+    /// The configuration in `zoo.cfg.dynamic.next`, checked as a dynamic file is: none if it is not later
+    /// than the one that is `known`.
+    fn proposed(
+        &self,
+        file: &NamedText,
+        known: u64,
+        diagnostics: &mut Diagnostics,
+    ) -> Option<ProposedConfig> {
+        let found = |severity, line, message: &str| Diagnostic {
+            severity,
+            file: file.name.clone(),
+            line,
+            key: None,
+            message: message.to_owned(),
+            suggestion: None,
+        };
+        let properties = Properties::parse(&file.text);
+        let entry = properties.entries.iter().find(|entry| entry.key == "version");
+        let version = entry.and_then(|entry| u64::from_str_radix(entry.value.trim(), 16).ok());
+        let (Some(entry), Some(version)) = (entry, version) else {
+            let message = "there is no line `version=` with a hexadecimal number: this is no configuration that was proposed. Move the file away";
+            diagnostics.push(found(Severity::Error, entry.map(|entry| entry.line), message));
+            return None;
+        };
+        if version <= known {
+            return None;
+        }
+        // In the place of the dynamic file, whose version stands in its name; other lines keep their numbers.
+        let is_version = |at: usize| u32::try_from(at + 1).is_ok_and(|line| line == entry.line);
+        let lines = file.text.lines().enumerate();
+        let lines: Vec<&str> =
+            lines.map(|(at, line)| if is_version(at) { "" } else { line }).collect();
+        let mut sources = self.clone();
+        sources.next_file = None;
+        let loaded = sources.dynamic_file(&file.name, &lines.join("\n")).load();
+        loaded.diagnostics.iter().filter(|found| found.file == file.name).for_each(|found| {
+            diagnostics.push(found.clone());
+        });
+        let ensemble = loaded.config?.ensemble;
+        if ensemble.voters().next().is_none() {
+            diagnostics.push(found(Severity::Error, None, "there are no participants"));
+            return None;
+        }
+        let message = format!(
+            "a reconfiguration to version {version:x} was under way when this was written: nobody leads without a quorum of its members, too. Move the file away if it is known to have come to nothing"
+        );
+        diagnostics.push(found(Severity::Note, None, &message));
+        Some(ProposedConfig { version, text: ensemble.text() })
     }
 
     /// Reads `path` as `zoo.cfg`, then the files it leads to, `dynamicConfigFile` and
@@ -66,6 +126,13 @@ impl Sources {
             match read_text(Path::new(&dynamic)) {
                 Ok(text) => self = self.dynamic_file(&dynamic, &text),
                 Err(error) => problems.push(unreadable(Severity::Error, &error)),
+            }
+            if let Some(next) = self.path.as_deref().map(next_dynamic_file_path) {
+                match read_text(&next) {
+                    Ok(text) => self = self.next_file(&next.display().to_string(), &text),
+                    Err(error) if error.is_absent() => {}
+                    Err(error) => problems.push(unreadable(Severity::Error, &error)),
+                }
             }
         }
         if let Some(data_dir) = self.peek("dataDir").filter(|name| !name.is_empty()) {

@@ -2,7 +2,8 @@
 //! names it (`QuorumPeerConfig.writeDynamicConfig`, `editStaticConfig`).
 //!
 //! Upstream also keeps a configuration that is only proposed, in `zoo.cfg.dynamic.next`. Here the transaction
-//! log has it. One that upstream has left behind is never read: `dynamicConfigFile` does not name it.
+//! log has it, and that file is never written. But one that upstream has left behind is read: its log may be
+//! gone by then.
 
 use std::path::{Path, PathBuf};
 

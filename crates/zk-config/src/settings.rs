@@ -52,6 +52,7 @@ pub struct Sources {
     /// Where `file` is, if it was read from there.
     pub(crate) path: Option<PathBuf>,
     pub(crate) dynamic_file: Option<NamedText>,
+    pub(crate) next_file: Option<NamedText>,
     pub(crate) my_id: Option<NamedText>,
     pub(crate) my_id_unreadable: bool,
     defines: Vec<Define>,
@@ -104,6 +105,13 @@ impl Sources {
     #[must_use]
     pub fn dynamic_file(mut self, name: &str, text: &str) -> Self {
         self.dynamic_file = Some(NamedText { name: name.to_owned(), text: text.to_owned() });
+        self
+    }
+
+    /// The text of `zoo.cfg.dynamic.next`; it counts beside a dynamic file only.
+    #[must_use]
+    pub fn next_file(mut self, name: &str, text: &str) -> Self {
+        self.next_file = Some(NamedText { name: name.to_owned(), text: text.to_owned() });
         self
     }
 
@@ -174,7 +182,7 @@ impl Sources {
     /// Names of all sources in the order they are reported.
     pub(crate) fn names(&self) -> Vec<String> {
         let mut names: Vec<String> = Vec::new();
-        let files = [&self.file, &self.dynamic_file, &self.my_id]
+        let files = [&self.file, &self.dynamic_file, &self.next_file, &self.my_id]
             .into_iter()
             .flatten()
             .map(|text| &text.name);

@@ -185,7 +185,7 @@ impl Context {
 
     /// Other members are in force. Called under the core's lock: whoever listens or writes follows.
     pub(crate) fn activate(&self, members: Members) {
-        self.membership.activate(members);
+        self.membership.activate(members, self.node.is_serving());
         if let Some(quorum) = &self.quorum {
             quorum.activate(&self.membership);
         }

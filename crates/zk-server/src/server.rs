@@ -436,6 +436,7 @@ fn peer_config(config: &ServerConfig, id: ServerId, members: Members) -> PeerCon
         reconnect_delay_ms: ms(ensemble.observer_reconnect_delay_ms),
         election_delay_ms: ms(ensemble.observer_election_delay_ms),
         reconfig_enabled: config.ensemble.reconfig_enabled,
+        proposed: membership::proposed(config),
         ..PeerConfig::new(id, members)
     }
 }

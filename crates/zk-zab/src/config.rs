@@ -104,6 +104,12 @@ impl Members {
                 .all(|server| self.weight(*server) == other.weight(*server))
     }
 
+    /// Whether both differ in their numbers at most.
+    #[must_use]
+    pub fn is_like(&self, other: &Self) -> bool {
+        self.agrees(other) && self.servers() == other.servers()
+    }
+
     /// Whether quorums are counted by groups and weights. As upstream has it, either makes them so.
     #[must_use]
     pub fn is_hierarchical(&self) -> bool {
@@ -150,6 +156,8 @@ pub struct PeerConfig {
     pub id: ServerId,
     /// The ensemble.
     pub members: Members,
+    /// The members that a file says may be in force by now, although no transaction here does.
+    pub proposed: Option<Members>,
     /// `tickTime`, in ms.
     pub tick_ms: i64,
     /// `initLimit`.
@@ -199,6 +207,7 @@ impl PeerConfig {
         Self {
             id,
             members,
+            proposed: None,
             tick_ms: 2000,
             init_limit_ticks: 10,
             sync_limit_ticks: 5,

@@ -72,6 +72,7 @@ impl Peer {
         let looking = Looking::new(&core);
         let mut peer = Self::new(core, Some(election), Role::Looking(looking));
         peer.core.recover_next();
+        peer.core.recover_proposed();
         peer.tell_members();
         peer.start_election();
         peer.drain_notifications();
@@ -296,13 +297,15 @@ impl Peer {
     }
 
     fn on_notification(&mut self, from: ServerId, notification: &Notification) -> Result<(), Exit> {
-        // A member that was away learns of the ensemble that it comes back to.
+        // A member that was away learns of the ensemble that it comes back to. A number alone is no news: the first
+        // epoch gives one, and who follows its leader learns it in time (`QuorumMaj.equals` upstream).
         if self.core.config.reconfig_enabled
             && self.serving().is_none()
-            && self.core.is_member(from)
-            && let Some(text) = &notification.config
+            && let Some(members) = notification.config.as_deref().map(Members::from_text)
+            && !members.is_like(&self.core.config.members)
+            && (self.core.is_member(from) || self.core.belongs_to(&members, from))
         {
-            self.core.activate(Members::from_text(text));
+            self.core.activate(members);
             if self.tell_members() {
                 match self.role {
                     Role::Looking(_) => self.start_election(),

@@ -152,6 +152,16 @@ impl Core {
         }
     }
 
+    /// A file tells of a reconfiguration, whose transaction may be gone: until a leader says that it is in
+    /// force, or has a history without it, everything takes its quorum too.
+    pub(crate) fn recover_proposed(&mut self) {
+        let Some(members) = self.config.proposed.take() else { return };
+        let logged = self.next.as_ref().map(|next| next.members.version);
+        if logged.is_none_or(|logged| logged < members.version) {
+            self.expect(members, Zxid::ZERO);
+        }
+    }
+
     /// A transaction is proposed: it may be a reconfiguration.
     pub(crate) fn note_proposal(&mut self, zxid: Zxid, txn: &Bytes) {
         if let Some(members) = members_in(txn) {
@@ -173,15 +183,20 @@ impl Core {
         if !self.is_news(&members) {
             return;
         }
-        match self.next.as_ref().map(|next| next.members.version.cmp(&members.version)) {
-            Some(Ordering::Equal) => return,
-            Some(Ordering::Greater) => return self.activate(members),
-            Some(Ordering::Less) => {
-                if let Some(next) = self.next.take() {
-                    self.activate(next.members);
+        if let Some(mut next) = self.next.take() {
+            match next.members.version.cmp(&members.version) {
+                Ordering::Equal => {
+                    // What a file told of has its transaction now.
+                    next.since = next.since.max(since);
+                    self.next = Some(next);
+                    return;
                 }
+                Ordering::Greater => {
+                    self.next = Some(next);
+                    return self.activate(members);
+                }
+                Ordering::Less => self.activate(next.members),
             }
-            None => {}
         }
         info!(version = format_args!("{:x}", members.version), members = %members.text, "another configuration is proposed");
         self.act(Action::Propose { members: members.clone() });
@@ -212,6 +227,16 @@ impl Core {
         self.verifier = QuorumVerifier::new(&members);
         self.config.members = members.clone();
         self.act(Action::Activate { members });
+    }
+
+    /// Whether somebody who is no member here may tell of these members: it is one of them, and so is this server, where
+    /// it is known to be. So it is found by an ensemble of others than those that it knew, and does not
+    /// take one for its own that happens to be at addresses where its own was.
+    pub(crate) fn belongs_to(&self, members: &Members, from: ServerId) -> bool {
+        let own = quorum_addresses(members, self.id());
+        own.is_some()
+            && own == quorum_addresses(&self.config.members, self.id())
+            && members.servers().contains_key(&from)
     }
 
     /// Another member says that the configuration of this version is in force; whether it is the next one.

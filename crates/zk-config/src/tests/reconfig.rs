@@ -115,10 +115,37 @@ fn what_is_written_is_read_again() {
     fs::write(&dynamic, dynamic_file_text(&before.ensemble.text())).unwrap();
     let own = before.ensemble.members.get(&2);
     fs::write(&file, edit_static_file(&text, &dynamic, own)).unwrap();
-    // What upstream leaves when a proposal comes to nothing is not read.
-    fs::write(next_dynamic_file_path(&file), "server.9=z:1:2\nversion=20000000b").unwrap();
-    let after = load().unwrap().0;
+    // What upstream leaves of a proposal is read, unless something later is in force.
+    let next = next_dynamic_file_path(&file);
+    let write_next = |text: &str| fs::write(&next, text).unwrap();
+    write_next("server.9=z:1:2\nversion=20000000b");
+    let (after, notes) = load().unwrap();
     assert_eq!(after.ensemble.version, 0x1_0000_000a);
+    let proposed = after.ensemble.proposed.unwrap();
+    assert_eq!(proposed.version, 0x2_0000_000b);
+    assert_eq!(proposed.text, "server.9=z:1:2:participant\n");
+    assert!(
+        notes
+            .render()
+            .contains("zoo.cfg.dynamic.next: note: a reconfiguration to version 20000000b"),
+        "{}",
+        notes.render()
+    );
+    write_next("server.9=z:1:2\nversion=10000000a");
+    assert_eq!(load().unwrap().0.ensemble.proposed, None);
+    for (text, place) in [
+        ("server.9=z:1:2\n", "next: error: there is no line `version=`"),
+        ("version=2x\n", "next:1: error: there is no line `version=`"),
+        ("version=20000000b\nserver.9=z\n", "next:2: error: server.9"),
+        ("version=20000000b\n\nclientPort=1\n", "next:3: error: clientPort"),
+        ("version=20000000b\n", "next: error: there are no participants"),
+    ] {
+        write_next(text);
+        let refused = load().unwrap_err();
+        assert!(refused.contains(place), "{text}: {refused}");
+    }
+    fs::remove_file(&next).unwrap();
+    let after = load().unwrap().0;
     assert_eq!(after.ensemble.text(), before.ensemble.text());
     assert_eq!(after.client_listener, listener(Some("0.0.0.0"), 2182));
     assert_eq!(check(&file).exit_code(false), 0, "{}", check(&file).render());

@@ -61,6 +61,9 @@ pub struct Membership {
     current: watch::Sender<Arc<InForce>>,
     /// What may be in force soon.
     proposed: Mutex<Option<InForce>>,
+    /// What the files said at the start. A log can be older than they are: that of a member which was removed and
+    /// is to come back, for whom an operator has written down where the others are by now.
+    configured: Mutex<Option<Arc<InForce>>>,
     files: ConfigFiles,
 }
 
@@ -68,10 +71,14 @@ impl Membership {
     /// As configured, until the core says otherwise.
     #[must_use]
     pub fn new(config: &ServerConfig) -> Self {
-        let in_force = InForce::of(&config.ensemble);
+        let in_force = Arc::new(InForce::of(&config.ensemble));
         let files = ConfigFiles::new(config, in_force.members.version);
-        let current = watch::Sender::new(Arc::new(in_force));
-        Self { current, proposed: Mutex::default(), files }
+        Self {
+            configured: Mutex::new(Some(Arc::clone(&in_force))),
+            current: watch::Sender::new(in_force),
+            proposed: Mutex::default(),
+            files,
+        }
     }
 
     /// What is in force.
@@ -89,8 +96,16 @@ impl Membership {
         self.proposed.lock().expect("no holder of this lock panics: a panic ends the process")
     }
 
-    /// Another configuration is in force. Called under the core's lock.
-    pub(crate) fn activate(&self, members: Members) {
+    fn configured(&self) -> MutexGuard<'_, Option<Arc<InForce>>> {
+        self.configured.lock().expect("no holder of this lock panics: a panic ends the process")
+    }
+
+    /// Another configuration is in force. Called under the core's lock. `serving`: this server has heard of it
+    /// in the ensemble, and the files are of the past.
+    pub(crate) fn activate(&self, members: Members, serving: bool) {
+        if serving {
+            *self.configured() = None;
+        }
         *self.proposed() = None;
         self.current.send_replace(Arc::new(InForce::new(members)));
     }
@@ -100,11 +115,13 @@ impl Membership {
         *self.proposed() = Some(InForce::new(members));
     }
 
-    /// Where servers listen for each other: members, and those that may be soon. Of one that is about to
-    /// move the place of now comes first.
+    /// Where servers listen for each other: members, those that may be soon, and those that the files name. Of
+    /// one that is about to move the place of now comes first.
     pub(crate) fn addresses(&self, port: Port) -> BTreeMap<ServerId, Vec<HostPort>> {
         let mut all = self.current().addresses(port);
-        for (id, addresses) in self.proposed().iter().flat_map(|next| next.addresses(port)) {
+        let proposed = self.proposed().as_ref().map(|next| next.addresses(port));
+        let configured = self.configured().as_ref().map(|files| files.addresses(port));
+        for (id, addresses) in proposed.into_iter().chain(configured).flatten() {
             let known = all.entry(id).or_default();
             let new: Vec<_> =
                 addresses.into_iter().filter(|address| !known.contains(address)).collect();
@@ -118,6 +135,14 @@ impl Membership {
     pub(crate) fn write_files(&self) {
         self.files.write(&self.current());
     }
+}
+
+/// What `zoo.cfg.dynamic.next` says that may be in force by now.
+pub(crate) fn proposed(config: &ServerConfig) -> Option<Members> {
+    let ensemble = &config.ensemble;
+    let proposed = ensemble.proposed.as_ref().filter(|_| ensemble.reconfig_enabled)?;
+    let version = i64::try_from(proposed.version).unwrap_or(i64::MAX);
+    Some(Members { version, ..Members::from_text(&proposed.text) })
 }
 
 /// Where this server serves clients: what its line says goes before its own file.
@@ -162,10 +187,14 @@ mod tests {
         both.insert(ServerId(4), vec![at("d", 2)]);
         assert_eq!(membership.addresses(Port::Election), both);
         assert_eq!(membership.current().members.version, 0);
-        membership.activate(Members::from_text(next));
+        // As long as no server has answered the files may know better.
+        membership.activate(Members::from_text(next), false);
+        both.insert(ServerId(2), vec![at("b", 5), at("b", 2)]);
+        assert_eq!(membership.addresses(Port::Election), both);
+        assert_eq!(membership.current().members.version, 10);
+        membership.activate(Members::from_text(next), true);
         let then =
             [(ServerId(1), a), (ServerId(2), vec![at("b", 5)]), (ServerId(4), vec![at("d", 2)])];
         assert_eq!(membership.addresses(Port::Election), then.into());
-        assert_eq!(membership.current().members.version, 10);
     }
 }

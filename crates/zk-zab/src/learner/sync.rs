@@ -8,6 +8,7 @@ use super::{Learner, Phase};
 use crate::bugs::{Bug, seeded};
 use crate::core::{Core, Done, Exit};
 use crate::packet::{designated_leader, epoch_zxid};
+use crate::reconfig::Next;
 use crate::{Action, LearnerPort, LinkId, Members, Write};
 
 /// A synchronization as it goes on.
@@ -23,8 +24,8 @@ pub(super) struct Sync {
     snapshot: Option<Zxid>,
     /// Up to here the leader counts everything as acknowledged with `NEWLEADER`.
     acked: Zxid,
-    /// The first configuration, with the number that this epoch gives it when it is established.
-    numbered: Option<Members>,
+    /// The configuration that the establishing of this epoch puts in force, without a transaction that is here.
+    complete: Option<Members>,
 }
 
 impl Learner {
@@ -104,7 +105,7 @@ impl Learner {
             "synchronizing");
         self.phase = Phase::Synchronization;
         self.sync =
-            Sync { at, committed: at, overlaps: false, snapshot: None, acked: at, numbered: None };
+            Sync { at, committed: at, overlaps: false, snapshot: None, acked: at, complete: None };
         if seeded(Bug::EpochBeforeHistory) {
             core.persist(Write::CurrentEpoch(self.epoch), Done::Nothing);
         }
@@ -165,8 +166,8 @@ impl Learner {
                 if let Some(next) = core.next.take_if(|next| next.since <= committed) {
                     self.activate(core, next.members, None)?;
                 }
-                if let Some(numbered) = self.sync.numbered.take() {
-                    self.activate(core, numbered, None)?;
+                if let Some(complete) = self.sync.complete.take() {
+                    self.activate(core, complete, None)?;
                 }
                 if core.changes_role(self.observer, &core.config.members) {
                     return Err(Exit::Leave("this server's part has become another one meanwhile"));
@@ -280,12 +281,15 @@ impl Learner {
         if core.config.reconfig_enabled {
             // A version is the zxid of the transaction that brought it, or of the beginning of the epoch that
             // gave it a number. Upstream's leaders tell observers of one that is only proposed, too: it is not
-            // in the history that is here.
+            // in the history that is here. One of an earlier epoch is complete when this one is established.
             let since = Zxid(theirs.version);
-            if theirs.version > 0 && since.counter() == 0 {
-                self.sync.numbered = Some(theirs);
-            } else if since <= self.sync.at {
+            let forgotten =
+                |next: &mut Next| next.since == Zxid::ZERO && next.members.version > theirs.version;
+            core.next.take_if(forgotten); // no transaction has brought it, and the leader does not know it
+            if since <= self.sync.at && since.counter() > 0 {
                 core.expect(theirs, since);
+            } else if theirs.version > 0 && (since.counter() == 0 || since.epoch() < self.epoch) {
+                self.sync.complete = Some(theirs);
             }
             return;
         }

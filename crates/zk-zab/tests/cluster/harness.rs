@@ -71,6 +71,8 @@ pub(crate) struct Server {
     paused_until_ms: i64,
     /// The configuration in its file.
     file: Option<Members>,
+    /// What a file of upstream's says that was proposed.
+    pub(crate) proposed: Option<Members>,
     /// The disk does not answer.
     pub(crate) wedged: bool,
     pub(crate) halted: Option<String>,
@@ -108,7 +110,7 @@ pub(crate) struct Cluster {
     /// Everything that was ever delivered, in order.
     pub(crate) delivered: State,
     proposed: BTreeMap<Zxid, Bytes>,
-    established: BTreeMap<Epoch, (usize, u32)>,
+    pub(crate) established: BTreeMap<Epoch, (usize, u32)>,
     pub(crate) seen: BTreeMap<&'static str, u64>,
     /// Nothing may change any more.
     pub(crate) calm: bool,
@@ -244,7 +246,13 @@ impl Cluster {
         let now_ms = self.now_ms;
         self.log(|| format!("{}: starts", index + 1));
         let members = self.members_at_start(index);
-        let config = PeerConfig { id: self.servers[index].id, members, ..self.config.clone() };
+        let proposed = self.servers[index].proposed.clone();
+        let config = PeerConfig {
+            id: self.servers[index].id,
+            proposed: proposed.filter(|proposed| proposed.version > members.version),
+            members,
+            ..self.config.clone()
+        };
         let server = &mut self.servers[index];
         assert!(!server.up);
         server.up = true;
@@ -292,6 +300,7 @@ impl Cluster {
             staged: BTreeMap::new(),
             paused_until_ms: 0,
             file: None,
+            proposed: None,
             wedged: false,
             halted: None,
         });

@@ -1,10 +1,10 @@
 //! Ensembles that change while they run.
 
-use zk_proto::Epoch;
+use zk_proto::{Epoch, Zxid};
 use zk_testkit::Prng;
 use zk_zab::Members;
 
-use crate::harness::{Cluster, Weather, members};
+use crate::harness::{Cluster, Weather, members, of_roles};
 
 /// Three voters that may be changed, and servers that are started beside them.
 fn calm(voters: usize) -> Cluster {
@@ -47,11 +47,19 @@ fn change(cluster: &mut Cluster, roles: &[(usize, &str)]) {
 
 const VOTES: &str = "participant";
 
+/// Of its own, or of one that came to nothing before. And that epoch goes on: who follows it is not sent
+/// away because the members have a number now.
 #[test]
 fn the_first_configuration_gets_the_number_of_its_epoch() {
-    let cluster = calm(3);
-    for server in &cluster.servers {
-        assert_eq!(server.peer.members().version, 1 << 32);
+    for seed in 0..100 {
+        let cluster = slow(3, 20, seed);
+        let epochs: Vec<_> = cluster.established.keys().collect();
+        let [epoch] = *epochs else { panic!("seed {seed}: {epochs:?}") };
+        let number = Zxid(cluster.servers[0].peer.members().version);
+        assert!(number.counter() == 0 && number.0 > 0 && number.epoch() <= *epoch, "seed {seed}");
+        for server in &cluster.servers {
+            assert_eq!(server.peer.members().version, number.0, "seed {seed}");
+        }
     }
 }
 
@@ -252,6 +260,86 @@ fn an_interrupted_reconfiguration_is_completed_or_forgotten() {
             assert!(!cluster.servers[index].peer.is_reconfiguring());
         }
     }
+}
+
+/// Three servers have stopped, of which these have a file that says that the last one and two more were to be
+/// the ensemble; their logs say nothing of it.
+fn stopped_amid_a_change(knowing: &[usize]) -> Cluster {
+    let mut cluster = calm(3);
+    let version = cluster.servers[0].peer.members().version + 1;
+    let next = of_roles([(2, VOTES), (3, VOTES), (4, VOTES)], version);
+    for index in 0..3 {
+        cluster.crash(index, 9);
+    }
+    for index in knowing {
+        cluster.servers[*index].proposed = Some(next.clone());
+    }
+    cluster
+}
+
+#[test]
+fn a_proposal_that_only_files_tell_of_is_completed() {
+    let mut cluster = stopped_amid_a_change(&[0, 1, 2]);
+    for index in 0..3 {
+        cluster.start(index);
+    }
+    cluster.run_until(cluster.now_ms + 5_000);
+    assert_eq!(cluster.leader(), None, "the other two may lead already");
+    for _ in 3..5 {
+        let index = cluster.add_server();
+        cluster.start(index);
+    }
+    cluster.progress(5_000).expect("a quorum of each");
+    for index in 0..5 {
+        assert_eq!(voters(&cluster, index), [3, 4, 5], "server {}", index + 1);
+        assert!(!cluster.servers[index].peer.is_reconfiguring());
+    }
+    assert!(cluster.leader().is_some_and(|leader| leader >= 2));
+}
+
+/// The one that leads does not know of it. (Server 3 would: with its id it is elected, and waits for servers 4 and
+/// 5, as upstream's does, until the file is moved away.)
+#[test]
+fn a_proposal_that_no_leader_has_is_forgotten_whatever_a_file_says() {
+    for knows in 0..2 {
+        let mut cluster = stopped_amid_a_change(&[knows]);
+        for index in 0..3 {
+            cluster.start(index);
+        }
+        cluster.progress(20_000).expect("the others are a quorum");
+        for index in 0..3 {
+            assert_eq!(voters(&cluster, index), [1, 2, 3], "server {}", index + 1);
+            assert!(!cluster.servers[index].peer.is_reconfiguring());
+        }
+    }
+}
+
+/// It knows none of those that lead by now, and nobody whom it knows is there.
+#[test]
+fn who_was_away_is_found_by_those_that_it_does_not_know() {
+    let mut cluster = calm(3);
+    cluster.weather.forgets = false;
+    for _ in 3..5 {
+        let joiner = cluster.add_server();
+        cluster.start(joiner);
+    }
+    cluster.progress(2_000).expect("they follow");
+    let leader = cluster.leader().expect("a leader");
+    let away = (leader + 1) % 3;
+    cluster.crash(away, 9);
+    let roles = [(away, VOTES), (3, VOTES), (4, VOTES)];
+    cluster.reconfigure(leader, &roles).expect("the leader takes it");
+    cluster.run_until(cluster.now_ms + 2_000);
+    assert_eq!(voters(&cluster, 3), [i64::try_from(away + 1).expect("small"), 4, 5]);
+    for index in (0..5).filter(|index| *index != away) {
+        cluster.crash(index, 9);
+    }
+    for index in [away, 3, 4] {
+        cluster.start(index);
+    }
+    cluster.run_until(cluster.now_ms + 3_000);
+    assert_eq!(voters(&cluster, away), voters(&cluster, 3));
+    assert!(cluster.servers[away].serving.is_some(), "it has found them");
 }
 
 /// ZOOKEEPER-3829: servers are replaced one after the other, each change by a leader that is itself new.
