@@ -17,7 +17,7 @@ from steps import (
 import jute
 import known
 from configurations import CONFIGURATIONS
-from play import HEADER, Gone, Side
+from play import HEADER, MARK, Gone, Side
 from servers import Server, say
 
 JVM = ("-Xmx256m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xshare:auto", "-Dzookeeper.forceSync=no")
@@ -34,9 +34,8 @@ class Pair:
         self.config, self.work, self.kinds = config, work, kinds
         self.servers, self.sides = [], []
 
-    def start(self):
-        self.stop()
-        self.servers, self.sides = [], []
+    def spawn(self):
+        """Starts the processes; `start` goes on from there."""
         for kind in self.kinds:
             Pair.count += 1
             folder = os.path.join(self.work, f"{Pair.count}-{kind}")
@@ -44,6 +43,11 @@ class Pair:
             server = Server(kind, folder, self.config.all_lines(), flags=flags, level="ERROR")
             server.spawn()
             self.servers.append(server)
+
+    def start(self):
+        if not self.servers or not all(server.is_running for server in self.servers):
+            self.stop()
+            self.spawn()
         for server in self.servers:
             self.wait(server)
         self.sides = [Side(server, self.config) for server in self.servers]
@@ -144,7 +148,7 @@ class Pair:
     # --- a sequence ---
 
     def play(self, steps):
-        """What differs: [(index, name of a known difference or None, Apache's outcome, Paddock's)]. A sequence goes on behind a
+        """What differs: [(index, the rule that explains it or None, Apache's outcome, Paddock's)]. A sequence goes on behind a
         difference so long as both servers are in the same state."""
         self.ensure()
         differences = []
@@ -155,8 +159,9 @@ class Pair:
                     side.unless_gone(phase, step)
             first, second = (side.outcome() for side in self.sides)
             if first != second:
-                differences.append((index, known.find(step, first, second), first, second))
-                together = same_state(first, second)
+                rule = known.find(step, first, second)
+                differences.append((index, rule, first, second))
+                together = same_state(first, second) and not (rule and rule.ends)
                 if not together:
                     break
         if any(side.gone for side in self.sides):
@@ -290,6 +295,45 @@ def shrink(pair, steps, difference, tries=60):
     return best, found
 
 
+# --- the suite's own proof ---
+
+
+class Alteration:
+    """Changes one frame that came from a server: the `nth` that is a reply, or an event."""
+
+    def __init__(self, change, event=False, nth=4):
+        self.change, self.event, self.nth, self.done = change, event, nth, False
+
+    def __call__(self, frame, side):
+        xid = HEADER.unpack_from(frame)[0] if len(frame) >= HEADER.size else 0
+        if self.done or xid >= MARK or (xid == -1) != self.event:
+            return frame
+        self.nth -= 1
+        if self.nth > 0:
+            return frame
+        self.done = True
+        return self.change(frame, side)
+
+
+def flip(at):
+    def change(frame, _):
+        altered = bytearray(frame)
+        altered[at] ^= 1
+        return bytes(altered)
+
+    return change
+
+
+ALTERATIONS = {
+    "a byte of a body": lambda: Alteration(flip(-1)),
+    "a byte of a zxid": lambda: Alteration(flip(11)),
+    "an error code": lambda: Alteration(flip(15)),
+    "a reply that is lost": lambda: Alteration(lambda frame, side: None),
+    "a byte of an event": lambda: Alteration(flip(-1), event=True, nth=1),
+    "an event that is lost": lambda: Alteration(lambda frame, side: None, event=True, nth=1),
+}
+
+
 # --- the run ---
 
 
@@ -319,7 +363,7 @@ class Run:
         wrong = []
         for difference in differences:
             if difference[1] is not None:
-                self.known[difference[1]] += 1
+                self.known[difference[1].name] += 1
                 continue
             kind = signature(steps, difference)
             self.classes[kind] += 1
@@ -328,6 +372,18 @@ class Run:
             else:
                 wrong.append(self.explain(pair, seed, steps, difference, kind))
         return f"seed {seed}: " + "; ".join(wrong) if wrong else ""
+
+    def prove(self, pair):
+        """The comparison has to notice what is changed on its way from the second server."""
+        for name, alter in ALTERATIONS.items():
+            pair.ensure()
+            kind = alter()
+            pair.sides[1].alter = kind
+            steps = [step for step in sequence(1, pair.config, 40) if step["do"] in ("ask", "burst", "drop")]
+            noticed = [difference for difference in pair.play(steps) if difference[1] is None]
+            if pair.sides:
+                pair.sides[1].alter = None
+            self.result(f"proof: {name}", "" if noticed and kind.done else "was not noticed" if kind.done else "had nothing to change")
 
     def explain(self, pair, seed, steps, difference, kind):
         """The first of a kind: is it there again on fresh servers, and what does it take?"""
@@ -343,8 +399,8 @@ class Run:
         index = difference[0]
         return f"{kind}, at {describe(steps[index])[:120] if index < len(steps) else 'the end'}"
 
-    def group(self, config, seeds):
-        pair = Pair(config, self.args.work, self.kinds)
+    def group(self, pair, seeds):
+        config = pair.config
         wrong = []
         begun = time.monotonic()
         try:
@@ -388,8 +444,18 @@ def main():
         return
     count = args.seeds or (3 if args.quick else 25)
     begun = time.monotonic()
-    for config in chosen:
-        run.group(config, range(args.begin, args.begin + count))
+    all_pairs = [Pair(config, args.work, run.kinds) for config in chosen]
+    try:
+        if not args.config:
+            run.prove(all_pairs[0])
+        for number, pair in enumerate(all_pairs):
+            # The next servers start while these are asked.
+            for following in all_pairs[number + 1 : number + 2]:
+                following.spawn()
+            run.group(pair, range(args.begin, args.begin + count))
+    finally:
+        for pair in all_pairs:
+            pair.stop()
     say(f"{run.sequences} sequences, {run.steps} steps, {run.requests} requests in {time.monotonic() - begun:.0f} s")
     for kind, times in run.classes.most_common():
         say(f"  {times} times  {kind}")

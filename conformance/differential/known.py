@@ -1,23 +1,82 @@
-"""Differences that were decided on purpose. Each is a rule: when a step has it, the sequence goes on where both servers are still
-in the same state, and ends where they are not; nothing of it counts as a failure.
+"""Differences that were decided on purpose, or that are Apache's own mishaps. A step that has one does not count as a failure; the
+sequence goes on where both servers are in the same state behind it, and ends where they may not be.
 
-    find(step, apache, paddock)     the name of the rule, or None
+    find(step, apache, paddock)     the rule that explains a difference, or None
+
+Of one more nothing is asked: creating `/zookeeper/quota/zookeeper_limits` (or `zookeeper_stats`) ends Apache's process, as the path
+that the limits are for is empty. Paddock takes it for a node like any other.
 """
 
+from typing import Callable, NamedTuple
 
-def error_of(outcome):
-    """The error code of the first reply, if there is one."""
-    for _, what, data in outcome:
-        if what == "reply" and len(data) >= 16:
-            return int.from_bytes(data[12:16], "big", signed=True)
-    return None
+from steps import CREATE_SESSION, CREATE_TTL, DELETE_CONTAINER, SET_WATCHES, SET_WATCHES2
+
+NULL = b"\xff\xff\xff\xff"
 
 
-RULES = []
+class Rule(NamedTuple):
+    name: str
+    ends: bool  # whether what the servers hold may differ behind it
+    reason: str
+    applies: Callable
+
+
+def requests(step):
+    return step.get("requests", [step]) if step["do"] in ("ask", "burst") else []
+
+
+def has(step, *ops):
+    return any(request["op"] in ops for request in requests(step))
+
+
+def bodies(step, *ops):
+    return [bytes.fromhex(request["body"]) for request in requests(step) if not ops or request["op"] in ops]
+
+
+def errors(outcome):
+    """The codes of the replies, in their order."""
+    return [int.from_bytes(data[12:16], "big", signed=True) for _, what, data in outcome if what == "reply" and len(data) >= 16]
+
+
+def without_flag(body):
+    """Whether the flags of a createTTL are not those of a TTL node. They stand before the last eight bytes."""
+    return int.from_bytes(body[-12:-8], "big", signed=True) not in (5, 6)
+
+
+RULES = [
+    Rule(
+        "internal operations", True,
+        "createSession and deleteContainer are not for clients: no ACL is checked there. Paddock answers as to an unknown operation.",
+        lambda step, apache, paddock: has(step, CREATE_SESSION, DELETE_CONTAINER) and errors(paddock)[-1:] == [-6],
+    ),
+    Rule(
+        "createTTL without a TTL flag", True,
+        "Upstream lets it through prep, and the server ends when it applies it. Paddock refuses it before it looks at anything else.",
+        lambda step, apache, paddock: any(map(without_flag, bodies(step, CREATE_TTL))) and -8 in errors(paddock),
+    ),
+    Rule(
+        "null in an ACL", False,
+        "Upstream's schemes trip over a null id (MARSHALLINGERROR); to Paddock it is one that no scheme accepts (INVALIDACL).",
+        lambda step, apache, paddock: any(NULL in body for body in bodies(step))
+        and [pair for pair in zip(errors(apache), errors(paddock)) if pair[0] != pair[1]] == [(-5, -114)],
+    ),
+    Rule(
+        "null list in setWatches", True,
+        "Upstream trips over it half-way, with what stood before it done. To Paddock it is an empty one. No client sends it.",
+        lambda step, apache, paddock: any(NULL in body[8:] for body in bodies(step, SET_WATCHES, SET_WATCHES2)) and -5 in errors(apache),
+    ),
+    Rule(
+        "characters beyond the basic plane", False,
+        "Java writes each as two surrogates of three bytes, which is no UTF-8 and which no client decodes. Paddock writes UTF-8.",
+        lambda step, apache, paddock: any(b"\xed\xa0" in data for _, _, data in apache) and not any(b"\xed\xa0" in data for _, _, data in paddock),
+    ),
+    Rule(
+        "stmk in two parts", False,
+        "Upstream wants the eight bytes of the mask in the same packet and drops the connection; Paddock waits for them.",
+        lambda step, apache, paddock: step["do"] == "word" and step["word"] == "stmk",
+    ),
+]
 
 
 def find(step, apache, paddock):
-    for name, _, applies in RULES:
-        if applies(step, apache, paddock):
-            return name
-    return None
+    return next((rule for rule in RULES if rule.applies(step, apache, paddock)), None)

@@ -412,22 +412,19 @@ class Side:
 
     def marks_after(self, step):
         """A question on every connection: what came before its answer was caused by the step, on whichever connection."""
+        self.marks += CONNECTIONS
         for at in range(CONNECTIONS):
             connection = self.connections[at]
             if connection is not None and connection.open:
-                self.marks += 1
-                self.ask(at, MARK + self.marks, EXISTS, string("/") + b"\0")
+                self.ask(at, MARK + self.marks + at, EXISTS, string("/") + b"\0")
                 self.requests -= 1
 
     def collect(self, step):
-        number = self.marks - sum(1 for c in self.connections[:CONNECTIONS] if c is not None and c.open)
         for at in range(CONNECTIONS):
             connection = self.connections[at]
-            if connection is not None and connection.open:
-                number += 1
-                if not self.until(at, MARK + number) and connection.open:
-                    self.tell(at, "silent")
-                    connection.close()
+            if connection is not None and connection.open and not self.until(at, MARK + self.marks + at) and connection.open:
+                self.tell(at, "silent")
+                connection.close()
 
     # --- the end of a sequence ---
 
@@ -581,8 +578,8 @@ def in_words(word, answer, side):
         keep = []
         for line in lines:
             if line.startswith(" /"):
-                keep.append(re.sub(r"recved=\d+,sent=\d+", "recved=,sent=", re.sub(r":\d+\[\d+\]", ":port[]", line)))
-            elif re.match(r"(Zookeeper version|Latency|Received|Sent|Connections):", line):
+                keep.append(re.sub(r"queued=\d+,recved=\d+,sent=\d+", "queued=,recved=,sent=", re.sub(r":\d+\[\d+\]", ":port[]", line)))
+            elif re.match(r"(Zookeeper version|Latency min/avg/max|Received|Sent|Connections):", line):
                 keep.append(re.sub(r"[\d.]+", "N", line) if not line.startswith("Zookeeper") else line[:20])
             else:
                 keep.append(line)

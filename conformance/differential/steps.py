@@ -80,7 +80,7 @@ NAMES = ["/a", "/a", "/b", "/c", "/a/b", "/a/b", "/a/c", "/a/b/c", "/b/x", "/b/y
 SYSTEM = [
     "/zookeeper", "/zookeeper/config", "/zookeeper/quota", "/zookeeper/quota/a", "/zookeeper/quota/a/zookeeper_limits",
     "/zookeeper/quota/a/zookeeper_stats", "/zookeeper/quota/b", "/zookeeper/quota/b/zookeeper_limits", "/zookeeper/new",
-    "/zookeeper/quota/a/b", "/zookeeper/quota/a/b/zookeeper_limits", "/zookeeper/quota/zookeeper_limits", "/zookeepers",
+    "/zookeeper/quota/a/b", "/zookeeper/quota/a/b/zookeeper_limits", "/zookeepers",
 ]  # fmt: skip
 ODD = [
     "", "a", "a/b", "/a/", "//", "//a", "/a//b", "/.", "/..", "/a/.", "/a/..", "/a/./b", "/a/../b", "/...", "/a/.b", "/a\0", "\0",
@@ -189,10 +189,10 @@ class Draw:
         return self.one(1, 1000, 10**6, 0, -1, 2**39, 0xFF_FFFF_FFFE, 0xFF_FFFF_FFFF, 0x100_0000_0000, MAX64, MIN64, 1 << 47)
 
     def container_flags(self):
-        return 4 if self.chance(85) else self.flags()
+        return 4 if self.chance(92) else self.flags()
 
     def ttl_flags(self):
-        return self.one(5, 5, 5, 6, 6) if self.chance(85) else self.flags()
+        return self.one(5, 5, 5, 6, 6) if not self.odd_chance(3) else self.flags()
 
     def parent_for_new(self):
         return self.path(odd=5, system=5)
@@ -279,7 +279,8 @@ class Draw:
         op = self.weighted(only or self.OPS)
         extra = {}
         if op == "unknown":
-            op, body = self.one(0, 10, 23, 99, 108, 127, -1, -2, -3, MAX32, MIN32, 200), string(self.path())
+            op = self.one(0, 10, 18_000, 23, 99, 108, 127, -1, -2, -3, MAX32, MIN32, 200, CREATE_SESSION, DELETE_CONTAINER)
+            body = string(self.path())
         elif op in (CREATE, CREATE2, CREATE_CONTAINER, CREATE_TTL, DELETE, SET, SET_ACL, CHECK):
             body = self.write(op)
         elif op in (EXISTS, GET, CHILDREN, CHILDREN2):
@@ -355,7 +356,9 @@ class Draw:
         for _ in range(self.one(2, 3, 5, 12)):
             request = self.ask(at, self.PIPELINED)
             request["xid"] = self.xids[at]
-            requests.append(request)
+            # Java's server closes a connection on a frame that is too long without waiting for answers on their way.
+            if len(request["body"]) // 2 + 8 <= self.config.max_buffer:
+                requests.append(request)
         return {"do": "burst", "at": at, "requests": requests}
 
     def connect(self):
