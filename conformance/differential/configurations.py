@@ -1,10 +1,9 @@
 """The configurations in which both servers are asked."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from steps import SUPER, hashed
 
-SUPER_DIGEST = f"-Dzookeeper.DigestAuthenticationProvider.superDigest={hashed(*SUPER)}"
 # Nothing happens by itself: containers and TTL nodes stay, sessions live long enough.
 STILL = "-Dznode.container.checkIntervalMs=86400000"
 
@@ -21,14 +20,11 @@ class Configuration:
     forces_auth: bool = False
     words: float = 1.5
     whitelist: str = "*"
-    extra: dict = field(default_factory=dict)
 
     def all_flags(self):
         flags = [STILL, *self.flags]
         if self.super_user:
-            flags.append(
-                f"-Dzookeeper.DigestAuthenticationProvider.superDigest={hashed(*SUPER, self.digest)}" if self.digest != "sha1" else SUPER_DIGEST
-            )
+            flags.append(f"-Dzookeeper.DigestAuthenticationProvider.superDigest={hashed(*SUPER, self.digest)}")
         return flags
 
     def all_lines(self):

@@ -9,7 +9,9 @@ that the limits are for is empty. Paddock takes it for a node like any other.
 
 from typing import Callable, NamedTuple
 
-from steps import CREATE_SESSION, CREATE_TTL, DELETE_CONTAINER, SET_WATCHES, SET_WATCHES2
+from steps import (
+    CREATE, CREATE2, CREATE_CONTAINER, CREATE_SESSION, CREATE_TTL, DELETE_CONTAINER, SET_WATCHES, SET_WATCHES2,
+)  # fmt: skip
 
 NULL = b"\xff\xff\xff\xff"
 
@@ -59,6 +61,12 @@ RULES = [
         "Upstream's schemes trip over a null id (MARSHALLINGERROR); to Paddock it is one that no scheme accepts (INVALIDACL).",
         lambda step, apache, paddock: any(NULL in body for body in bodies(step))
         and [pair for pair in zip(errors(apache), errors(paddock)) if pair[0] != pair[1]] == [(-5, -114)],
+    ),
+    Rule(
+        "null path in a create", False,
+        "Upstream looks at the mode before it trips over the path. Paddock answers what is wrong with the path alone.",
+        lambda step, apache, paddock: any(body.startswith(NULL) for body in bodies(step, CREATE, CREATE2, CREATE_CONTAINER, CREATE_TTL))
+        and [pair for pair in zip(errors(apache), errors(paddock)) if pair[0] != pair[1]] in ([(-6, -5)], [(-8, -5)]),
     ),
     Rule(
         "null list in setWatches", True,

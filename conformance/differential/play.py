@@ -618,13 +618,22 @@ def in_words(word, answer, side):
                 values.append(name + equals)
         return "\n".join(values)
     if word == "dump":
-        # Buckets of expiry are each server's own; sessions and ephemerals are not.
-        body = answer[answer.find("ephemeral nodes dump:") :]
-        cut = body.find("Connections dump:")
-        body = body if cut < 0 else body[:cut]
+        # Buckets of expiry are each server's own; sessions and their ephemerals are not. Java goes on to list, and to count,
+        # sessions whose ephemerals are all deleted.
+        cut = answer.find("Connections dump:")
+        body = answer[answer.find("ephemeral nodes dump:") : cut if cut >= 0 else len(answer)]
         for session in side.given:
             body = body.replace(f"0x{session.identity:x}", f"SESSION{session.number}")
-        return "\n".join(sorted(body.split("\n"))) + ("\nConnections dump:" if cut >= 0 else "")
+        body = re.sub(r"\(\d+\):", "(N):", body)
+        with_paths = []
+        for line in body.split("\n"):
+            if line.startswith("SESSION"):
+                owner = line
+            elif line.startswith("\t"):
+                with_paths.append(owner + line)
+            else:
+                with_paths.append(line)
+        return "\n".join(sorted(with_paths)) + ("\nConnections dump:" if cut >= 0 else "")
     if word == "hash":
         # The digest has the times in it.
         return "\n".join(re.sub(r": ?-?\d+", ": N", line) for line in lines)
