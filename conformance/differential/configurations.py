@@ -20,6 +20,7 @@ class Configuration:
     forces_auth: bool = False
     words: float = 1.5
     whitelist: str = "*"
+    quotas: float = 20  # of a hundred sequences, those that begin with one
 
     def all_flags(self):
         flags = [STILL, *self.flags]
@@ -34,7 +35,7 @@ class Configuration:
 CONFIGURATIONS = [
     Configuration("default"),
     Configuration("extended-types", ("-Dzookeeper.extendedTypesEnabled=true",)),
-    Configuration("quota", ("-Dzookeeper.enforceQuota=true",)),
+    Configuration("quota", ("-Dzookeeper.enforceQuota=true",), quotas=80),
     Configuration("skip-acl", ("-Dzookeeper.skipACL=yes",)),
     Configuration("small-buffer", ("-Djute.maxbuffer=4096",), max_buffer=4096, sizes=(3900, 4000, 4030, 4040, 4050, 4060, 4096, 5000)),
     Configuration("no-super", super_user=False),

@@ -9,6 +9,7 @@ that the limits are for is empty. Paddock takes it for a node like any other.
 
 from typing import Callable, NamedTuple
 
+import jute
 from steps import (
     CREATE, CREATE2, CREATE_CONTAINER, CREATE_SESSION, CREATE_TTL, DELETE_CONTAINER, SET_WATCHES, SET_WATCHES2,
 )  # fmt: skip
@@ -45,6 +46,14 @@ def without_flag(body):
     return int.from_bytes(body[-12:-8], "big", signed=True) not in (5, 6)
 
 
+def is_cut(op, body):
+    try:
+        jute.Reader(body).fields(jute.REQUESTS[op])
+    except (KeyError, jute.Short, TypeError):
+        return True
+    return False
+
+
 RULES = [
     Rule(
         "internal operations", True,
@@ -67,6 +76,12 @@ RULES = [
         "Upstream looks at the mode before it trips over the path. Paddock answers what is wrong with the path alone.",
         lambda step, apache, paddock: any(body.startswith(NULL) for body in bodies(step, CREATE, CREATE2, CREATE_CONTAINER, CREATE_TTL))
         and [pair for pair in zip(errors(apache), errors(paddock)) if pair[0] != pair[1]] in ([(-6, -5)], [(-8, -5)]),
+    ),
+    Rule(
+        "null path in a body that is cut", True,
+        "Upstream takes a zxid when it has read the body; Paddock sees the null first, and takes one.",
+        lambda step, apache, paddock: any(body.startswith(NULL) and is_cut(request["op"], body) for request, body in zip(requests(step), bodies(step)))
+        and -5 in errors(apache),
     ),
     Rule(
         "null list in setWatches", True,

@@ -408,9 +408,24 @@ class Draw:
         return {"do": "word", "word": self.one(*WORDS) if self.chance(90) else self.one("nope", "RUOK", "ruo", "reqs", "kill", "lead", "stmk")}
 
 
+def with_quota(draw):
+    """The nodes that make up a quota: nobody draws them all by chance."""
+    at = draw.random.randrange(CONNECTIONS)
+    path = draw.one("/a", "/a", "/b", "/a/b")
+    limits = draw.one(*LIMITS[:6])
+    parts = [path[: end if end > 0 else None] for end in [path.find("/", 1), len(path)] if end != -1]
+    nodes = [(part, b"") for part in dict.fromkeys(parts)]
+    nodes += [(f"/zookeeper/quota{part}", b"") for part in dict.fromkeys(parts)]
+    nodes += [(f"/zookeeper/quota{path}/zookeeper_limits", limits), (f"/zookeeper/quota{path}/zookeeper_stats", draw.one("count=1,bytes=0", "count=0,bytes=0"))]
+    for node, data in nodes:
+        body = string(node) + string(data) + acls(OPEN) + i32(0)
+        yield {"do": "ask", "at": at, "xid": draw.xid(at, CREATE2), "op": CREATE2, "body": body.hex()}
+
+
 def sequence(seed, config, length=90):
     draw = Draw(seed, config)
-    return [draw.step() for _ in range(length)]
+    steps = list(with_quota(draw)) if draw.chance(config.quotas) else []
+    return steps + [draw.step() for _ in range(length - len(steps))]
 
 
 def describe_request(step):
