@@ -22,6 +22,8 @@ TIMEOUT_MS = 40000
 MARK = 0x7D000000  # xids of the questions that end a step
 HEADER = struct.Struct(">iqi")
 NOTIFICATION = -1
+UNIMPLEMENTED, AUTH_FAILED, REQUIRES_AUTH = -6, -115, -124
+SERVED = {*range(1, 10), 11, 12, *range(14, 20), 21, 22, *range(100, 108), CLOSE}  # operations that are answered and go on
 
 
 class Closed(Exception):
@@ -125,6 +127,7 @@ class Side:
         self.ops = {}
         self.told = []
         self.gone = False
+        self.error = 0  # of the last reply
         self.requests = 0
         now = int(time.time() * 1000)
         self.window = (now - 60_000, now + 86_400_000)
@@ -184,6 +187,7 @@ class Side:
             self.tell(at, "event", self.mask(frame))
             return xid
         op = self.ops.get((at, xid))
+        self.error = error
         body = frame[16:]
         if error == 0 and body:
             body = in_order(op, body)
@@ -305,10 +309,9 @@ class Side:
         xid = -2 if step["op"] == 11 else step["xid"]
         if connection.open:
             got = self.until(at, xid, QUIET)
-            if got and step["op"] == CLOSE and connection.open:
-                # What it says before it closes.
-                while connection.open and self.until(at, None, PATIENCE):
-                    pass
+            # What it says before it closes; it does so some time after the reply.
+            if got and (step["op"] == CLOSE or self.error in (AUTH_FAILED, REQUIRES_AUTH) or self.error == UNIMPLEMENTED and step["op"] not in SERVED):
+                self.until(at, None, PATIENCE)
         if step["op"] == CLOSE and not connection.open:
             self.sessions[at] = None
 
@@ -474,7 +477,8 @@ class Side:
         return HEADER.pack(1, 0, -4)
 
     def outcome(self):
-        return calm(self.told)
+        # Between connections there is no order: one may be read before another.
+        return calm(sorted(self.told, key=lambda entry: -1 if entry[0] is None else entry[0]))
 
     def close_all(self):
         for connection in self.connections:
