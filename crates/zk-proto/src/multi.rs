@@ -73,8 +73,8 @@ pub enum MultiRequest {
     Read(Vec<MultiReadOp>),
 }
 
-/// Upstream goes by the mode flag, not by the number of the operation (`Op.Create` is made from the
-/// flag): what it becomes is what its result is made for. It demands an ACL, if only an empty one, and
+/// A mode that has an operation of its own makes it that one, else the number says what it is
+/// (`Op.create`), and what its result is made for. Upstream demands an ACL, if only an empty one, and
 /// the TTL where the flag says that there is one (`CreateOptions`).
 fn parse_create(op: OpCode, reader: &mut Reader<'_>) -> Result<MultiOp, DecodeError> {
     let path = Option::<String>::parse_field(reader, "path")?;
@@ -87,13 +87,7 @@ fn parse_create(op: OpCode, reader: &mut Reader<'_>) -> Result<MultiOp, DecodeEr
         return Err(DecodeError::new("flags", DecodeErrorKind::Unknown(flags)));
     }
     let path = path.ok_or(DecodeError::new("path", DecodeErrorKind::Null))?;
-    let op = if mode == CreateMode::Container {
-        OpCode::CREATE_CONTAINER
-    } else if op == OpCode::CREATE_CONTAINER {
-        OpCode::CREATE
-    } else {
-        op
-    };
+    let op = if mode == CreateMode::Container { OpCode::CREATE_CONTAINER } else { op };
     Ok(MultiOp::Create { op, request: CreateRequest { path, data, acl, flags } })
 }
 
