@@ -114,7 +114,7 @@ impl<'f> Reader<'f> {
     /// # Errors
     /// As [`Reader::buffer`].
     pub fn string(&mut self, field: &'static str) -> Result<Option<String>, DecodeError> {
-        Ok(self.slice(field)?.map(|slice| String::from_utf8_lossy(slice).into_owned()))
+        Ok(self.slice(field)?.map(lossy))
     }
 
     /// Reads a vector; null and, as Java does, any other negative count are `None`.
@@ -134,5 +134,57 @@ impl<'f> Reader<'f> {
             items.push(T::parse_field(self, field)?);
         }
         Ok(Some(items))
+    }
+}
+
+/// What Java makes of bytes: a U+FFFD for each malformed sequence. It differs from
+/// [`String::from_utf8_lossy`] in one thing: a surrogate in three bytes, of which Java's own encoder
+/// makes two for a character beyond the basic plane, is one sequence.
+fn lossy(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(bytes.len());
+    let mut rest = bytes;
+    loop {
+        let error = match str::from_utf8(rest) {
+            Ok(valid) => {
+                text.push_str(valid);
+                return text;
+            }
+            Err(error) => error,
+        };
+        let (valid, malformed) = rest.split_at(error.valid_up_to());
+        text.push_str(&String::from_utf8_lossy(valid));
+        text.push(char::REPLACEMENT_CHARACTER);
+        let skip = match malformed {
+            [0xed, 0xa0..=0xbf, 0x80..=0xbf, ..] => 3,
+            [0xed, 0xa0..=0xbf, ..] => 2,
+            _ => error.error_len().unwrap_or(malformed.len()), // bytes
+        };
+        rest = malformed.get(skip..).unwrap_or_default();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What Apache ZooKeeper 3.9.5 echoes for these bytes in the path of a sync.
+    #[test]
+    fn malformed_text_is_read_as_java_reads_it() {
+        for (bytes, text) in [
+            (&b"/a"[..], "/a"),
+            (b"", ""),
+            (b"/\xff", "/\u{fffd}"),
+            (b"/a\xc3", "/a\u{fffd}"),
+            (b"/\xed\xa0\x80", "/\u{fffd}"),
+            (b"/\xed\xa0\xbd\xed\xb8\x80x", "/\u{fffd}\u{fffd}x"),
+            (b"/\xed\xa0", "/\u{fffd}"),
+            (b"/\xed\xa0x", "/\u{fffd}x"),
+            (b"/\xc0\xaf", "/\u{fffd}\u{fffd}"),
+            (b"/\xf0\x9f\x98", "/\u{fffd}"),
+            (b"/a/\xe2\x82", "/a/\u{fffd}"),
+            ("/😀ä".as_bytes(), "/😀ä"),
+        ] {
+            assert_eq!(lossy(bytes), text, "{bytes:x?}");
+        }
     }
 }

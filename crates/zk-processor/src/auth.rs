@@ -1,6 +1,6 @@
 //! Who someone is, and what an ACL lets them do (facts, section 1.7).
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -298,7 +298,7 @@ fn ip_matches(range: &str, address: &str) -> bool {
 /// Leading zeros are allowed, and mean nothing, in Java's eyes.
 fn parse_address(text: &str) -> Option<IpAddr> {
     if text.contains(':') {
-        return text.parse().ok();
+        return parse_v6(text).map(IpAddr::V6);
     }
     let mut bytes = [0; 4];
     let mut parts = text.split('.');
@@ -308,9 +308,57 @@ fn parse_address(text: &str) -> Option<IpAddr> {
     parts.next().is_none().then(|| IpAddr::from(bytes))
 }
 
+/// Segments of hexadecimal digits alone, with one `::` for one zero segment or more: upstream knows no
+/// IPv4 address at the end.
+fn parse_v6(text: &str) -> Option<Ipv6Addr> {
+    fn segments(text: &str) -> Option<Vec<u16>> {
+        let digits = |segment: &str| {
+            let fits = (1..=4).contains(&segment.len());
+            fits.then(|| u16::from_str_radix(segment, 16).ok()).flatten()
+        };
+        if text.is_empty() { Some(Vec::new()) } else { text.split(':').map(digits).collect() }
+    }
+    let all = match text.split_once("::") {
+        None => segments(text)?,
+        Some((head, tail)) => {
+            let (mut all, tail) = (segments(head)?, segments(tail)?);
+            let zeros = 8_usize.checked_sub(all.len() + tail.len()).filter(|zeros| *zeros > 0)?;
+            all.extend(std::iter::repeat_n(0, zeros));
+            all.extend(tail);
+            all
+        }
+    };
+    <[u16; 8]>::try_from(all).ok().map(Ipv6Addr::from)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn addresses_are_those_of_upstream() {
+        let good =
+            ["::", "::1", "1::", "fe80::1:2", "1:2:3:4:5:6:7:8", "1:2:3:4:5:6:7::", "::ABCD"];
+        for text in good {
+            assert_eq!(parse_address(text), text.parse().ok(), "{text}");
+        }
+        for text in [
+            "::ffff:127.0.0.1",
+            "1:2:3:4:5:6:7",
+            "1:2:3:4:5:6:7:8:9",
+            "1:2:3:4::5:6:7:8",
+            ":::",
+            "1::2::3",
+            "::12345",
+            ":1",
+            "1:",
+            "::g",
+            "1:2:3:4:5:6:1.2.3.4",
+            ":",
+        ] {
+            assert_eq!(parse_address(text), None, "{text}");
+        }
+    }
 
     fn entry(perms: Perms, scheme: &str, id: &str) -> Acl {
         Acl { perms, id: Id::new(scheme, id) }

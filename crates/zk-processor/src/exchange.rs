@@ -102,7 +102,8 @@ impl Exchange<'_> {
                     self.tally.read(since, self.now);
                 }
                 Pending::Fail { xid, op, err, close, since } => {
-                    let zxid = self.zxid();
+                    // To upstream's answer to an unknown operation no zxid was ever given.
+                    let zxid = if err == ErrorCode::UNIMPLEMENTED { Zxid(-1) } else { self.zxid() };
                     self.client.outbox.push(&mut |out| reply::empty(out, xid, zxid, err));
                     self.state.info.replied(xid, op, zxid, since, self.now);
                     self.tally.sent(1, 0);

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use zk_proto::proto::RequestHeader;
 use zk_proto::txn::{ErrorTxn, Txn};
-use zk_proto::{ErrorCode, OpCode, Reader, Record, Request, RequestError, Xid};
+use zk_proto::{
+    DecodeError, DecodeErrorKind, ErrorCode, OpCode, Reader, Record, Request, RequestError, Xid,
+};
 use zk_session::Owner;
 
 use crate::client::{Client, Pending, Phase};
@@ -212,9 +214,12 @@ impl Node {
                     return self.write(writer, exchange, xid, request, local);
                 }
             }
-            // Nothing was prepared, but it has its place in the order, as upstream has it.
-            (Err(RequestError::Body(_)), Some(writer))
-                if is_write(op) && op != OpCode::SYNC && matches!(writer.role, Role::Leader(_)) =>
+            // Nothing was prepared, but it has its zxid, as upstream has it.
+            (Err(RequestError::Body(error)), Some(writer))
+                if is_write(op)
+                    && op != OpCode::SYNC
+                    && matches!(writer.role, Role::Leader(_))
+                    && unreadable(op, error).1 =>
             {
                 if !writer.peer.may_propose() {
                     return Err(HANDS_OVER);
@@ -223,7 +228,7 @@ impl Node {
                 exchange.state.pending.push_back(write);
                 let session = exchange.state.session;
                 let header = propose::header(writer, session, xid, OpCode::ERROR, now);
-                let txn = Txn::Error(ErrorTxn { err: ErrorCode::MARSHALLING_ERROR });
+                let txn = Txn::Error(ErrorTxn { err: unreadable(op, error).0 });
                 self.propose(writer, header, txn, Some(exchange.client), now);
             }
             (Ok(request), _) => {
@@ -240,7 +245,7 @@ impl Node {
                 }
             }
             // Neither is the leader asked for what it could not read.
-            (Err(RequestError::Body(_)), _) => exchange.enqueue(fail(ErrorCode::MARSHALLING_ERROR)),
+            (Err(RequestError::Body(error)), _) => exchange.enqueue(fail(unreadable(op, error).0)),
             (Err(RequestError::UnknownOp(_)), _) => {
                 let err = ErrorCode::UNIMPLEMENTED;
                 // Whatever comes behind it is not looked at, and what came before is answered first.
@@ -314,6 +319,18 @@ impl Node {
     }
 }
 
+/// The error of a request whose body is not of its form, and whether the attempt has a zxid where
+/// writes are prepared. Upstream takes the zxid when it has read the body: what it finds missing
+/// afterwards has one. A multi has one in any case, but for a create whose ACL is null.
+fn unreadable(op: OpCode, error: DecodeError) -> (ErrorCode, bool) {
+    let is_null = error.kind == DecodeErrorKind::Null;
+    match op {
+        OpCode::MULTI => (ErrorCode::MARSHALLING_ERROR, !is_null || error.field != "acl"),
+        OpCode::SET_DATA | OpCode::SET_ACL if is_null => (ErrorCode::BAD_ARGUMENTS, true),
+        OpCode(_) => (ErrorCode::MARSHALLING_ERROR, is_null),
+    }
+}
+
 /// Whoever a client is, it says so out of turn: this counts for what it sends afterwards.
 fn authenticate(
     exchange: &mut Exchange<'_>,
@@ -329,6 +346,10 @@ fn authenticate(
             Ok(())
         }
         Ok(Request::Sasl(_)) => Err("a SASL request without a token"),
+        // No scheme has this name.
+        Err(RequestError::Body(error)) if error.kind == DecodeErrorKind::Null => {
+            exchange.authenticate(xid, "", None)
+        }
         Ok(_) | Err(_) => Err("an authentication request that cannot be decoded"),
     }
 }

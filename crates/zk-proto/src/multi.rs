@@ -1,8 +1,9 @@
 //! multi and multiRead: operations and results, each behind a header, until a header says done.
 
 use bytes::BytesMut;
-use zk_jute::{Buffer, DecodeError, DecodeErrorKind, Reader, Record, records};
+use zk_jute::{Buffer, DecodeError, DecodeErrorKind, Field, Reader, Record, records};
 
+use crate::acl::Acl;
 use crate::create_mode::CreateMode;
 use crate::data::Stat;
 use crate::proto::{
@@ -72,21 +73,22 @@ pub enum MultiRequest {
     Read(Vec<MultiReadOp>),
 }
 
-/// Upstream goes by the mode flag, not by the number of the operation (`Op.Create` is made from the
-/// flag): what it becomes is what its result is made for.
+/// A mode that has an operation of its own makes it that one, else the number says what it is
+/// (`Op.create`), and what its result is made for. Upstream demands an ACL, if only an empty one, and
+/// the TTL where the flag says that there is one (`CreateOptions`).
 fn parse_create(op: OpCode, reader: &mut Reader<'_>) -> Result<MultiOp, DecodeError> {
-    let request = CreateRequest::parse(reader)?;
-    let mode = mode(request.flags)?;
-    Ok(if mode.is_ttl() {
-        // Not reachable with a client of upstream's: the TTL itself is missing, hence −1.
-        let CreateRequest { path, data, acl, flags } = request;
-        MultiOp::CreateTtl(CreateTtlRequest { path, data, acl, flags, ttl: -1 })
-    } else if mode == CreateMode::Container {
-        MultiOp::Create { op: OpCode::CREATE_CONTAINER, request }
-    } else {
-        let op = if op == OpCode::CREATE_CONTAINER { OpCode::CREATE } else { op };
-        MultiOp::Create { op, request }
-    })
+    let path = Option::<String>::parse_field(reader, "path")?;
+    let data = Buffer::parse_field(reader, "data")?;
+    let acl = Option::<Vec<Acl>>::parse_field(reader, "acl")?;
+    let flags = i32::parse_field(reader, "flags")?;
+    let mode = mode(flags)?;
+    let acl = acl.ok_or(DecodeError::new("acl", DecodeErrorKind::Null))?;
+    if mode.is_ttl() {
+        return Err(DecodeError::new("flags", DecodeErrorKind::Unknown(flags)));
+    }
+    let path = path.ok_or(DecodeError::new("path", DecodeErrorKind::Null))?;
+    let op = if mode == CreateMode::Container { OpCode::CREATE_CONTAINER } else { op };
+    Ok(MultiOp::Create { op, request: CreateRequest { path, data, acl, flags } })
 }
 
 fn parse_create_ttl(reader: &mut Reader<'_>) -> Result<MultiOp, DecodeError> {

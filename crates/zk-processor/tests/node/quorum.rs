@@ -558,6 +558,12 @@ fn asked() -> Vec<String> {
         .flat_map(|text| text.split(" ; "))
         .map(str::trim)
         .filter(|text| ASKED.contains(&text.split(' ').next().unwrap_or_default()))
+        // What cannot be read is not forwarded, so it has no zxid there.
+        .filter(|text| {
+            let (request, mut body) = (request(text), BytesMut::new());
+            request.encode(&mut body);
+            Request::decode(request.op(), &body.freeze()).is_ok()
+        })
         .map(str::to_owned)
         .collect()
 }

@@ -121,6 +121,69 @@ fn poison_requests_are_answered_and_can_be_replayed() {
     world.check();
 }
 
+/// What upstream's server says to the same bytes: it takes a zxid when it has read the body.
+#[test]
+fn what_cannot_be_read_has_a_zxid_only_where_upstream_gives_it_one() {
+    const NULL: &[u8] = &[0xff; 4];
+    const OPEN: &[u8] = b"\0\0\0\x01\0\0\0\x1f\0\0\0\x05world\0\0\0\x06anyone";
+    const PATH: &[u8] = b"\0\0\0\x02/a";
+    const ZERO: &[u8] = &[0; 4];
+    const CREATE: &[u8] = b"\0\0\0\x01\0\xff\xff\xff\xff";
+    const END: &[u8] = b"\xff\xff\xff\xff\x01\xff\xff\xff\xff";
+    let marshalling = ErrorCode::MARSHALLING_ERROR;
+    let mut world = world();
+    ok(&mut world, "create /n");
+    for (name, op, body, err, has_zxid) in [
+        ("cut", OpCode::CREATE, vec![PATH], marshalling, false),
+        ("null path", OpCode::CREATE, vec![NULL, NULL, OPEN, ZERO], marshalling, true),
+        ("cut", OpCode::DELETE, vec![PATH], marshalling, false),
+        ("null path", OpCode::DELETE, vec![NULL, ZERO], marshalling, true),
+        ("cut", OpCode::SET_DATA, vec![PATH, NULL], marshalling, false),
+        ("null path", OpCode::SET_DATA, vec![NULL, NULL, ZERO], ErrorCode::BAD_ARGUMENTS, true),
+        ("null path", OpCode::SET_ACL, vec![NULL, OPEN, ZERO], ErrorCode::BAD_ARGUMENTS, true),
+        ("cut", OpCode::MULTI, vec![CREATE, PATH], marshalling, true),
+        ("null ACL", OpCode::MULTI, vec![CREATE, PATH, NULL, NULL, ZERO, END], marshalling, false),
+        (
+            "flag",
+            OpCode::MULTI,
+            vec![CREATE, PATH, NULL, OPEN, &[0, 0, 0, 5], END],
+            marshalling,
+            true,
+        ),
+        (
+            "mode",
+            OpCode::MULTI,
+            vec![CREATE, PATH, NULL, NULL, &[0, 0, 0, 9], END],
+            marshalling,
+            true,
+        ),
+    ] {
+        let before = ask_for_zxid(&mut world);
+        world.send_raw("a", op, &body.concat());
+        world.persist_all();
+        let (header, rest) = world.reply("a");
+        assert_eq!((header.err, rest.len()), (err, 0), "{op}: {name}");
+        let after = Zxid(before.0 + i64::from(has_zxid));
+        assert_eq!((header.zxid, ask_for_zxid(&mut world)), (after, after), "{op}: {name}");
+    }
+    world.check();
+}
+
+fn ask_for_zxid(world: &mut World) -> Zxid {
+    let (header, _) = world.ask("a", &request("exists /"));
+    header.zxid
+}
+
+#[test]
+fn an_auth_packet_without_a_scheme_fails() {
+    let mut world = world();
+    world.send_raw("a", OpCode::AUTH, b"\0\0\0\0\xff\xff\xff\xff\0\0\0\x04u1:p");
+    assert!(matches!(
+        &world.take("a")[..],
+        [Message::Reply { header, .. }, Message::Closed] if header.err == ErrorCode::AUTH_FAILED
+    ));
+}
+
 #[test]
 fn the_ttl_at_the_end_of_a_create_is_read() {
     let mut world = world_with(NodeConfig { extended_types: ExtendedTypes::Enabled, ..config() });
