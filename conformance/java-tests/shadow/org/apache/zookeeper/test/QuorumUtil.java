@@ -67,8 +67,7 @@ public class QuorumUtil {
             }
         }
 
-        /** Upstream's member stops where it would join a leader; the process stops altogether. */
-        @Override
+        /** Upstream's member stops where it would join a leader; the process stops altogether. Since 3.9 it overrides one. */
         public void setSuspended(boolean suspended) {
             member.process.pause(suspended);
         }
