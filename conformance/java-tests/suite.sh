@@ -35,7 +35,7 @@ started=$SECONDS
 python3 "$TESTS/harness/suite.py" --classes "$SUITE/classes.txt" --expected "$SUITE/expected.txt" --server "$SERVER" \
   --results "$work/results" --work "$work/jvm" --jobs "${CONF_JOBS:-2}" --ports "$CLIENT_PORTS" --first-share "$FIRST_SHARE" \
   ${QUICK:+--quick} ${CONF_NO_RETRY:+--no-retry} ${REST[@]+"${REST[@]}"} \
-  -- "$APACHE_JAVA" -Xmx512m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -cp "$work/classes:$CONF_DIR/lib/apache-conf:$LIB/*" \
+  -- "$APACHE_JAVA" -Xmx512m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -cp "$work/classes:$TESTS/$CLIENT_SHADOW:$CONF_DIR/lib/apache-conf:$LIB/*" \
   -Djava.io.tmpdir="{work}" -Dbuild.test.dir="{work}" -Dtest.junit.threads=100 -Dzookeeper.junit.threadid="{threadid}" \
   -Dzookeeper.DigestAuthenticationProvider.superDigest=super:D/InIHSb7yEEbrWz8b9l71RjZJU= \
   -Dzookeeper.serverCnxnFactory=paddock.conformance.ExternalServerCnxnFactory \
