@@ -13,7 +13,8 @@ import time
 
 def find_suites(folder):
     """Folders with an executable `run` and the list of what is expected of it, the cheapest to obtain first."""
-    first = ["zkcli", "paddock-cli", "node", "go-zk", "rust-clients", "kazoo", "c-client", "java-tests", "curator"]
+    first = ["zkcli", "zkcli-3.8", "zkcli-3.5", "paddock-cli", "node", "go-zk", "rust-clients", "kazoo", "c-client", "java-tests"]
+    first += ["java-client-3.8", "java-client-3.5", "curator"]
     names = [
         name
         for name in os.listdir(folder)

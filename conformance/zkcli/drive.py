@@ -2,7 +2,7 @@
 """Types cases.txt into a shell and compares what it prints with the recording of the same against Apache ZooKeeper.
 
     drive.py --address HOST:PORT --ensemble KIND:FOLDER --cases cases.txt --recording recorded.txt --results FILE [--record]
-             -- SHELL ARGS...
+             [--first-shell] -- SHELL ARGS...
 
 SHELL ARGS... is the command that starts the shell; the options of `@shell` and `@once` are appended to it. The shell must
 read commands from a pipe. Each command is followed by one that no shell knows, whose complaint marks where the command's
@@ -418,6 +418,7 @@ def main():
     parser.add_argument("--transcript", default="")
     parser.add_argument("--record", action="store_true")
     parser.add_argument("--only", action="append", default=[])
+    parser.add_argument("--first-shell", action="store_true", help="stop where the cases want a second shell")
     parser.add_argument("command", nargs="+")
     args = parser.parse_args()
 
@@ -430,6 +431,8 @@ def main():
 
 def compare(args, places):
     cases = read_cases(args.cases)
+    if args.first_shell:
+        cases = [case for case in cases if case["shell"] is cases[0]["shell"]]
     transcript = run(places, cases, args.command)
     if args.transcript:
         write_recording(args.transcript, transcript)

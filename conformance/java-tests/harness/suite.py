@@ -2,9 +2,10 @@
 """Runs JUnit classes, each in a JVM of its own, and writes what report.py reads.
 
     suite.py --classes FILE --expected FILE --server S --results FILE --work DIR [--quick] [--jobs N] [--ports LOW-HIGH]
-             [--case-seconds N] [--class-seconds N] [CLASS-PATTERN...] -- java ARGUMENT...
+             [--first-share N] [--case-seconds N] [--class-seconds N] [CLASS-PATTERN...] -- java ARGUMENT...
 
 The java command line comes without a main class; {worker}, {threadid}, {ports} and {work} in it are filled in per JVM.
+{threadid} counts from --first-share, and picks the ports that ZooKeeper's tests take for themselves.
 
 FILE of --classes: `class<TAB>quick|full<TAB>cases<TAB>seconds`, where cases is how many cases the class has (a class that
 reports fewer fails) and seconds about how long it takes (the longest start first). After the group, `-method` leaves a
@@ -117,7 +118,8 @@ class Runner:
         os.makedirs(work)
         events = os.path.join(work, "events")
         low, high = self.ports[worker]
-        fill = {"{worker}": str(worker), "{threadid}": str(52 + worker), "{ports}": f"{low}-{high}", "{work}": work}
+        share = str(self.args.first_share + worker)
+        fill = {"{worker}": str(worker), "{threadid}": share, "{ports}": f"{low}-{high}", "{work}": work}
         command = list(self.command)
         for key, value in fill.items():
             command = [part.replace(key, value) for part in command]
@@ -240,6 +242,7 @@ def main():
     parser.add_argument("--no-retry", dest="retry", action="store_false")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--ports", default="22000-22999")
+    parser.add_argument("--first-share", type=int, default=52)
     parser.add_argument("--case-seconds", type=int, default=180)
     parser.add_argument("--class-seconds", type=int, default=900)
     parser.add_argument("patterns", nargs="*")

@@ -9,9 +9,7 @@ import java.util.Properties;
 import javax.security.sasl.SaslException;
 import org.apache.zookeeper.server.quorum.Follower;
 import org.apache.zookeeper.server.quorum.Leader;
-import org.apache.zookeeper.server.quorum.MultipleAddresses;
 import org.apache.zookeeper.server.quorum.Observer;
-import org.apache.zookeeper.server.quorum.QuorumPeer;
 import org.apache.zookeeper.server.quorum.QuorumPeerConfig;
 import org.apache.zookeeper.server.quorum.flexible.QuorumVerifier;
 import org.mockito.Mockito;
@@ -20,7 +18,7 @@ import org.mockito.Mockito;
  * What tests take for the server in their JVM, and is a process. It is never run. What it is asked for comes from outside:
  * its part from {@code srvr}, the members and their addresses from the files that the server writes.
  */
-public class ExternalPeer extends QuorumPeer {
+public class ExternalPeer extends ReleasePeer {
 
     // What tests compare with null.
     private static final Leader LEADER = Mockito.mock(Leader.class);
@@ -129,7 +127,7 @@ public class ExternalPeer extends QuorumPeer {
                     members.setProperty(key, properties.getProperty(key));
                 }
             }
-            QuorumVerifier verifier = QuorumPeerConfig.parseDynamicConfig(members, 3, false, false, null);
+            QuorumVerifier verifier = parse(members);
             verifier.setVersion(Long.parseLong(properties.getProperty("version", version), 16));
             return verifier;
         } catch (IOException | QuorumPeerConfig.ConfigException e) {
@@ -148,20 +146,11 @@ public class ExternalPeer extends QuorumPeer {
     }
 
     /** Itself; as it was, when it is no member any more. */
-    private QuorumServer itself() {
+    @Override
+    QuorumServer itself() {
         QuorumServer now = getView().get(id);
         last = now == null ? last : now;
         return last;
-    }
-
-    @Override
-    public MultipleAddresses getQuorumAddress() {
-        return itself().addr;
-    }
-
-    @Override
-    public MultipleAddresses getElectionAddress() {
-        return itself().electionAddr;
     }
 
     @Override

@@ -7,7 +7,6 @@ import java.util.List;
 import java.util.Map;
 import java.util.TreeMap;
 import org.apache.zookeeper.server.ServerCnxn;
-import org.apache.zookeeper.server.ServerCnxnFactory;
 import org.apache.zookeeper.server.SyncRequestProcessor;
 import org.apache.zookeeper.server.ZooKeeperServer;
 import org.apache.zookeeper.server.quorum.QuorumPeerConfig;
@@ -17,7 +16,7 @@ import org.apache.zookeeper.server.quorum.QuorumPeerConfig;
  * starts a server process instead: same address, same data folder, same tick and session limits. The test's
  * {@link ZooKeeperServer} object is never started; what a test reads out of it is empty.
  */
-public class ExternalServerCnxnFactory extends ServerCnxnFactory {
+public class ExternalServerCnxnFactory extends ReleaseCnxnFactory {
 
     private static final long START_MILLIS = 30_000;
     private static final int DEFAULT_SNAP_COUNT = 100_000;
@@ -27,7 +26,7 @@ public class ExternalServerCnxnFactory extends ServerCnxnFactory {
     private ServerProcess process;
 
     @Override
-    public void configure(InetSocketAddress addr, int maxcc, int backlog, boolean secure) throws IOException {
+    void listenAt(InetSocketAddress addr, int maxcc, boolean secure) throws IOException {
         if (secure) {
             throw new IOException("a TLS listener is not part of this suite");
         }
@@ -46,7 +45,7 @@ public class ExternalServerCnxnFactory extends ServerCnxnFactory {
         Map<String, String> settings = new TreeMap<>();
         // The transaction log object names the version-2 folder; a configuration names its parent.
         Path data = zks.getTxnLogFactory().getSnapDir().toPath().getParent();
-        Path log = zks.getTxnLogFactory().getDataLogDir().toPath().getParent();
+        Path log = logFolder(zks.getTxnLogFactory()).toPath().getParent();
         settings.put("dataDir", data.toAbsolutePath().toString());
         if (!log.equals(data)) {
             settings.put("dataLogDir", log.toAbsolutePath().toString());
@@ -121,11 +120,6 @@ public class ExternalServerCnxnFactory extends ServerCnxnFactory {
     }
 
     @Override
-    public int getSocketListenBacklog() {
-        return -1;
-    }
-
-    @Override
     public Iterable<ServerCnxn> getConnections() {
         return List.of();
     }
@@ -138,10 +132,6 @@ public class ExternalServerCnxnFactory extends ServerCnxnFactory {
     @Override
     public void reconfigure(InetSocketAddress addr) {
         throw new UnsupportedOperationException("the server runs in another process");
-    }
-
-    @Override
-    public void closeAll(ServerCnxn.DisconnectReason reason) {
     }
 
     @Override

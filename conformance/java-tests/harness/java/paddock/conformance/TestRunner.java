@@ -12,6 +12,8 @@ import java.util.Map;
 import java.util.Optional;
 import java.util.Set;
 import java.util.concurrent.ConcurrentHashMap;
+import java.util.regex.Matcher;
+import java.util.regex.Pattern;
 import org.junit.platform.engine.FilterResult;
 import org.junit.platform.engine.TestExecutionResult;
 import org.junit.platform.engine.TestSource;
@@ -31,9 +33,12 @@ import org.junit.platform.launcher.core.LauncherFactory;
  *
  * <p>Arguments: the events file, the class, the seconds a case may take, then {@code -x NAME} to leave a method out and
  * {@code -i NAME} to run only the methods so named. A case is called {@code Class.method}, with {@code [n]} for the nth
- * invocation of a parameterized one.
+ * invocation of a parameterized one (from 1; in a parameterized class of JUnit 4 from 0). Only JUnit 5 ends a case that
+ * takes too long.
  */
 public final class TestRunner {
+
+    private static final Pattern JUNIT4_PARAMETERS = Pattern.compile("\\w+(\\[[^\\]]*\\])\\(.*\\)");
 
     private static PrintWriter events;
 
@@ -101,6 +106,11 @@ public final class TestRunner {
             }
             String name = className + "." + ((MethodSource) source).getMethodName();
             UniqueId.Segment last = UniqueId.parse(id.getUniqueId()).getLastSegment();
+            // JUnit 4: method[n](Class)
+            Matcher parameters = JUNIT4_PARAMETERS.matcher(last.getValue());
+            if (last.getType().equals("test") && parameters.matches()) {
+                return name + parameters.group(1);
+            }
             boolean invocation = last.getType().equals("test-template-invocation");
             return invocation ? name + "[" + last.getValue().replace("#", "") + "]" : name;
         }

@@ -2,12 +2,12 @@ package org.apache.zookeeper.test;
 
 import java.io.File;
 import java.io.IOException;
+import java.lang.reflect.Constructor;
 import java.nio.ByteBuffer;
 import java.nio.ByteOrder;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
-import java.util.Collection;
 import java.util.List;
 import java.util.Map;
 import java.util.TreeMap;
@@ -144,7 +144,7 @@ public class QuorumBase extends ClientBase {
         public synchronized ZooKeeperServer getActiveServer() {
             ZKDatabase database = new ZKDatabase(null) {
                 @Override
-                public synchronized Collection<Proposal> getCommittedLog() {
+                public synchronized List<Proposal> getCommittedLog() {
                     try {
                         return proposals(folder);
                     } catch (IOException e) {
@@ -167,20 +167,36 @@ public class QuorumBase extends ClientBase {
         List<Proposal> proposals = new ArrayList<>();
         for (long[] txn : logged) {
             Request request = new Request(null, txn[0], 0, (int) txn[1], null, null);
-            proposals.add(new Proposal(request, null));
+            proposals.add(proposal(request));
         }
         return proposals;
+    }
+
+    /** Since 3.9 a constructor takes the request; before, it is a field that anyone may set. */
+    private static Proposal proposal(Request request) throws IOException {
+        try {
+            for (Constructor<?> constructor : Proposal.class.getConstructors()) {
+                if (constructor.getParameterCount() == 2) {
+                    return (Proposal) constructor.newInstance(request, null);
+                }
+            }
+            Proposal proposal = Proposal.class.getConstructor().newInstance();
+            Proposal.class.getField("request").set(proposal, request);
+            return proposal;
+        } catch (ReflectiveOperationException e) {
+            throw new IOException("a proposal of this release cannot be made", e);
+        }
     }
 
     /** Session and type of each transaction. */
     private static List<long[]> apacheLog(Path folder) throws IOException {
         List<long[]> logged = new ArrayList<>();
-        try (TxnLog.TxnIterator txns = new FileTxnLog(folder.toFile()).read(0)) {
-            while (txns.getHeader() != null) {
-                logged.add(new long[] {txns.getHeader().getClientId(), txns.getHeader().getType()});
-                txns.next();
-            }
+        TxnLog.TxnIterator txns = new FileTxnLog(folder.toFile()).read(0);
+        while (txns.getHeader() != null) {
+            logged.add(new long[] {txns.getHeader().getClientId(), txns.getHeader().getType()});
+            txns.next();
         }
+        txns.close();
         return logged;
     }
 
