@@ -52,6 +52,14 @@ public class ExternalPeer extends QuorumPeer {
         });
     }
 
+    private int configuredTick() {
+        try {
+            return Integer.parseInt(read(config).getProperty("tickTime", "3000").trim());
+        } catch (IOException e) {
+            throw new UncheckedIOException(e);
+        }
+    }
+
     /** The port of an observers' master or of the leader that the process has a connection to; -1 when there is none. */
     private int learnsFrom() {
         try {
@@ -71,6 +79,9 @@ public class ExternalPeer extends QuorumPeer {
     /** The process that it is from now on; null when there is none. */
     public void is(ServerProcess process) {
         this.process = process;
+        if (process != null) {
+            tickTime = configuredTick(); // a field that is read without asking
+        }
         refresh();
     }
 
@@ -80,9 +91,6 @@ public class ExternalPeer extends QuorumPeer {
         leader = mode.equals("leader") || mode.equals("standalone") ? LEADER : null;
         follower = mode.equals("follower") ? FOLLOWER : null;
         observer = mode.equals("observer") ? asObserver : null;
-        if (tickTime == 0 && !mode.isEmpty()) {
-            tickTime = getTickTime();
-        }
     }
 
     /** Looks again and again, until the process ends. */
