@@ -41,6 +41,10 @@ NOT_QUICK = {
     "testFirstServerDown",
     "testPathValidation",
     "testDeleteUpdateConflict",
+    "testNonIncremental",
+    "testRemoveFollower",
+    "testReconfigFailureWithoutAuth",
+    "testReconfigFailureWithoutServerSuperuserPasswordConfigured",
 }
 
 

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Starts and stops the server for the C client's tests, which call ./tests/zkServer.sh:
 #   zkServer.sh start|startClean [ADDRESS]    a server on port 22181; startClean without the data of the one before
+#   zkServer.sh startCleanReadOnly            the same as one of three that is alone, and read-only
 #   zkServer.sh stop [ADDRESS]
 # Whatever is asked, the server of the call before is killed outright first, as in the script that the tests come with,
 # so each start after a stop recovers from a crash. It outlives this script; its process id is in $CONF_STATE/pid.
@@ -35,7 +36,7 @@ if [[ -s "$CONF_STATE/pid" ]]; then
 fi
 
 case "${1:-}" in
-  start | startClean) ;;
+  start | startClean | startCleanReadOnly) ;;
   stop) exit 0 ;;
   *)
     say "this server has no $*"
@@ -44,12 +45,21 @@ case "${1:-}" in
 esac
 
 export SERVER_JVMFLAGS="-Dzookeeper.extendedTypesEnabled=true -Dznode.container.checkIntervalMs=100"
-if [[ "$1" == start && -e "$CONF_STATE/dir" ]]; then
+# The tests' own zoo.cfg.
+settings=("clientPortAddress=$address" "tickTime=500" "initLimit=10" "syncLimit=5" "maxClientCnxns=${ZKMAXCNXNS:-100}"
+  "localSessionsEnabled=true")
+if [[ "$1" == startCleanReadOnly ]]; then
+  SERVER_JVMFLAGS+=" -Dreadonlymode.enabled=true"
+  dir="$(mktemp -d "$CONF_TMP/server.XXXXXX")"
+  mkdir "$dir/data"
+  echo 1 >"$dir/data/myid"
+  printf '%s\n' "dataDir=$dir/data" "clientPort=$PORT" "admin.enableServer=false" "4lw.commands.whitelist=*" "${settings[@]}" \
+    server.1=localhost:22881:22884 server.2=localhost:22882:22885 server.3=localhost:22883:22886 >"$dir/zoo.cfg"
+  restart_server "$CONF_SERVER" "$PORT" "$dir"
+elif [[ "$1" == start && -e "$CONF_STATE/dir" ]]; then
   restart_server "$CONF_SERVER" "$PORT" "$(<"$CONF_STATE/dir")"
 else
-  # The tests' own zoo.cfg.
-  start_server "$CONF_SERVER" "$PORT" "clientPortAddress=$address" "tickTime=500" "initLimit=10" "syncLimit=5" \
-    "maxClientCnxns=${ZKMAXCNXNS:-100}" "localSessionsEnabled=true"
+  start_server "$CONF_SERVER" "$PORT" "${settings[@]}"
   printf '%s\n' "$SERVER_DIR" >"$CONF_STATE/dir"
 fi
 printf '%s\n' "$SERVER_PID" >"$CONF_STATE/pid"

@@ -2,10 +2,14 @@ package paddock.conformance;
 
 import java.io.IOException;
 import java.io.Reader;
+import java.io.UncheckedIOException;
+import java.net.Socket;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.util.HashSet;
 import java.util.Map;
 import java.util.Properties;
+import java.util.Set;
 import javax.security.sasl.SaslException;
 import org.apache.zookeeper.server.quorum.Follower;
 import org.apache.zookeeper.server.quorum.Leader;
@@ -23,10 +27,10 @@ public class ExternalPeer extends ReleasePeer {
     // What tests compare with null.
     private static final Leader LEADER = Mockito.mock(Leader.class);
     private static final Follower FOLLOWER = Mockito.mock(Follower.class);
-    private static final Observer OBSERVER = Mockito.mock(Observer.class);
 
     private final long id;
     private final Path config;
+    private final Observer asObserver = Mockito.mock(Observer.class);
     private volatile ServerProcess process;
     private QuorumServer last;
 
@@ -37,11 +41,45 @@ public class ExternalPeer extends ReleasePeer {
     public ExternalPeer(long id, Path config) throws SaslException {
         this.id = id;
         this.config = config;
+        // Tests ask it which port of the server that it learns from it is connected to.
+        Mockito.when(asObserver.getSocket()).thenReturn(new Socket() {
+            @Override
+            public int getPort() {
+                return learnsFrom();
+            }
+        });
+    }
+
+    private int configuredTick() {
+        try {
+            return Integer.parseInt(read(config).getProperty("tickTime", "3000").trim());
+        } catch (IOException e) {
+            throw new UncheckedIOException(e);
+        }
+    }
+
+    /** The port of an observers' master or of the leader that the process has a connection to; -1 when there is none. */
+    private int learnsFrom() {
+        try {
+            Set<Integer> ports = new HashSet<>();
+            String masters = read(config).getProperty("observerMasterPort");
+            if (masters != null) {
+                ports.add(Integer.parseInt(masters.trim()));
+            }
+            getView().values().forEach(member -> ports.addAll(member.addr.getAllPorts()));
+            ServerProcess now = process;
+            return now == null ? -1 : now.connectedTo().stream().filter(ports::contains).findFirst().orElse(-1);
+        } catch (IOException e) {
+            throw new UncheckedIOException(e);
+        }
     }
 
     /** The process that it is from now on; null when there is none. */
     public void is(ServerProcess process) {
         this.process = process;
+        if (process != null) {
+            tickTime = configuredTick(); // a field that is read without asking
+        }
         refresh();
     }
 
@@ -50,7 +88,7 @@ public class ExternalPeer extends ReleasePeer {
         String mode = mode();
         leader = mode.equals("leader") || mode.equals("standalone") ? LEADER : null;
         follower = mode.equals("follower") ? FOLLOWER : null;
-        observer = mode.equals("observer") ? OBSERVER : null;
+        observer = mode.equals("observer") ? asObserver : null;
     }
 
     /** Looks again and again, until the process ends. */
@@ -71,9 +109,50 @@ public class ExternalPeer extends ReleasePeer {
 
     /** `leader`, `follower`, ...; empty while the process does not serve. */
     public String mode() {
+        return told("Mode");
+    }
+
+    /** What `srvr` says behind this word; empty while the process does not serve. */
+    protected final String told(String word) {
         ServerProcess now = process;
         String answer = now == null ? "" : now.fourLetter("srvr");
-        return answer.lines().filter(line -> line.startsWith("Mode: ")).findFirst().map(line -> line.substring(6)).orElse("");
+        String start = word + ": ";
+        return answer.lines().filter(line -> line.startsWith(start)).findFirst().map(line -> line.substring(start.length())).orElse("");
+    }
+
+    /** The last that it made part of its tree, which at rest is the last of its log. */
+    @Override
+    public long getLastLoggedZxid() {
+        String zxid = told("Zxid");
+        return zxid.isEmpty() ? -1 : Long.parseUnsignedLong(zxid.substring(2), 16);
+    }
+
+    @Override
+    public long getMyId() {
+        return id;
+    }
+
+    /** What it says that it is configured with; -1 while it does not answer. */
+    private int configured(String key) {
+        ServerProcess now = process;
+        String answer = now == null ? "" : now.fourLetter("conf");
+        return answer.lines().filter(line -> line.startsWith(key + "=")).findFirst()
+            .map(line -> Integer.parseInt(line.substring(key.length() + 1))).orElse(-1);
+    }
+
+    @Override
+    public int getTickTime() {
+        return configured("tickTime");
+    }
+
+    @Override
+    public int getMinSessionTimeout() {
+        return configured("minSessionTimeout");
+    }
+
+    @Override
+    public int getMaxSessionTimeout() {
+        return configured("maxSessionTimeout");
     }
 
     @Override

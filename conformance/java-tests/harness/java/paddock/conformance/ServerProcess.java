@@ -10,6 +10,7 @@ import java.net.ServerSocket;
 import java.net.Socket;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
+import java.nio.file.NoSuchFileException;
 import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.List;
@@ -21,6 +22,8 @@ import java.util.TreeSet;
 import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.TimeUnit;
 import java.util.concurrent.atomic.AtomicInteger;
+import java.util.function.Predicate;
+import java.util.stream.Stream;
 
 /**
  * A server in a process of its own, started from a zoo.cfg, for Java suites written to embed Apache's server.
@@ -175,16 +178,28 @@ public final class ServerProcess {
      * @throws IOException when the process ends or does not serve in time, with the end of its log
      */
     public void awaitServing(long timeoutMillis) throws IOException, InterruptedException {
+        // A server whose whitelist lacks srvr still says so, which proves that it serves as well.
+        await(timeoutMillis, answer -> !answer.isEmpty() && !answer.contains("not currently serving"), "serve");
+    }
+
+    /**
+     * Returns once the server answers, be it that it does not serve: one of an ensemble that has no leader.
+     *
+     * @throws IOException when the process ends or does not answer in time, with the end of its log
+     */
+    public void awaitListening(long timeoutMillis) throws IOException, InterruptedException {
+        await(timeoutMillis, answer -> !answer.isEmpty(), "answer");
+    }
+
+    private void await(long timeoutMillis, Predicate<String> enough, String what) throws IOException, InterruptedException {
         long end = System.nanoTime() + TimeUnit.MILLISECONDS.toNanos(timeoutMillis);
         while (process.isAlive()) {
-            // A server whose whitelist lacks srvr still says so, which proves that it serves as well.
-            String answer = fourLetter("srvr");
-            if (!answer.isEmpty() && !answer.contains("not currently serving")) {
+            if (enough.test(fourLetter("srvr"))) {
                 return;
             }
             if (System.nanoTime() > end) {
                 stop();
-                throw new IOException("the server did not serve within " + timeoutMillis + " ms; " + logEnd());
+                throw new IOException("the server did not " + what + " within " + timeoutMillis + " ms; " + logEnd());
             }
             Thread.sleep(20);
         }
@@ -232,6 +247,32 @@ public final class ServerProcess {
         } catch (InterruptedException e) {
             Thread.currentThread().interrupt();
         }
+    }
+
+    /** The remote ports of the connections that the process has. */
+    public Set<Integer> connectedTo() throws IOException {
+        Path self = Path.of("/proc", Long.toString(process.pid()));
+        Set<String> sockets = new TreeSet<>();
+        try (Stream<Path> descriptors = Files.list(self.resolve("fd"))) {
+            for (Path descriptor : (Iterable<Path>) descriptors::iterator) {
+                try {
+                    sockets.add(Files.readSymbolicLink(descriptor).toString());
+                } catch (NoSuchFileException e) {
+                    // Closed in the meantime.
+                }
+            }
+        }
+        Set<Integer> ports = new TreeSet<>();
+        for (String table : List.of("net/tcp", "net/tcp6")) {
+            for (String line : Files.readAllLines(self.resolve(table))) {
+                // number, local address, remote address, state, ..., and the tenth is the inode
+                String[] fields = line.trim().split("\\s+");
+                if (fields[3].equals("01") && sockets.contains("socket:[" + fields[9] + "]")) {
+                    ports.add(Integer.parseInt(fields[2].substring(fields[2].indexOf(':') + 1), 16));
+                }
+            }
+        }
+        return ports;
     }
 
     /** Asks the server to end, and ends it by force after ten seconds. Returns when the process is gone. */

@@ -1,8 +1,12 @@
 package org.apache.zookeeper.test;
 
+import static org.junit.jupiter.api.Assertions.assertTrue;
+
 import java.io.File;
 import java.io.IOException;
 import java.lang.reflect.Constructor;
+import java.io.UncheckedIOException;
+import java.net.InetSocketAddress;
 import java.nio.ByteBuffer;
 import java.nio.ByteOrder;
 import java.nio.file.Files;
@@ -12,25 +16,29 @@ import java.util.List;
 import java.util.Map;
 import java.util.TreeMap;
 import java.util.stream.Stream;
-import javax.security.sasl.SaslException;
 import org.apache.zookeeper.CreateMode;
+import org.apache.zookeeper.KeeperException;
+import org.apache.zookeeper.TestableZooKeeper;
 import org.apache.zookeeper.ZooDefs;
 import org.apache.zookeeper.ZooKeeper;
 import org.apache.zookeeper.server.Request;
 import org.apache.zookeeper.server.ZKDatabase;
 import org.apache.zookeeper.server.ZooKeeperServer;
 import org.apache.zookeeper.server.persistence.FileTxnLog;
+import org.apache.zookeeper.server.persistence.FileTxnSnapLog;
 import org.apache.zookeeper.server.persistence.TxnLog;
 import org.apache.zookeeper.server.quorum.Leader.Proposal;
 import org.apache.zookeeper.server.quorum.QuorumPeer;
 import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.BeforeEach;
+import paddock.conformance.ExternalPeer;
 import paddock.conformance.ServerProcess;
 
 /**
  * Stands before the class of this name in ZooKeeper's tests, which starts five servers inside the JVM: here they are
  * five processes. What tests ask the server objects for is answered from outside: who leads by {@code srvr}, and the
- * committed log from the files of the server's log.
+ * committed log from the files of the server's log. The file with which upstream breaks ties between two servers is not
+ * configured: with five there are none.
  */
 public class QuorumBase extends ClientBase {
 
@@ -38,52 +46,114 @@ public class QuorumBase extends ClientBase {
     private static final long START_MILLIS = 60_000;
     private static final int TICK_MILLIS = 2000;
 
+    protected static final String LOCALADDR = "127.0.0.1";
+
+    File s1dir;
+    File s2dir;
+    File s3dir;
+    File s4dir;
+    File s5dir;
+    QuorumPeer s1;
+    QuorumPeer s2;
+    QuorumPeer s3;
+    QuorumPeer s4;
+    QuorumPeer s5;
+    protected int portClient1;
+    protected int portClient2;
+    protected int portClient3;
+    protected int portClient4;
+    protected int portClient5;
+
     protected boolean localSessionsEnabled = false;
     protected boolean localSessionsUpgradingEnabled = false;
 
-    private final List<ServerProcess> servers = new ArrayList<>();
-    private final List<Path> folders = new ArrayList<>();
+    private boolean withObservers;
+    private final File[] folders = new File[SERVERS];
+    private final int[] clientPorts = new int[SERVERS];
+    /** Between peers: for the quorum, for elections. */
+    private final String[] addresses = new String[SERVERS];
 
     @BeforeEach
     @Override
     public void setUp() throws Exception {
+        setUp(false, true);
+    }
+
+    protected void setUp(boolean withObservers, boolean withOracle) throws Exception {
+        // Some tests set up twice.
+        shutdownServers();
         setupTestEnv();
         setUpAll();
-        List<String> addresses = new ArrayList<>();
         StringBuilder hosts = new StringBuilder();
-        int[] clientPorts = new int[SERVERS];
         for (int i = 0; i < SERVERS; i++) {
-            addresses.add("127.0.0.1:" + ServerProcess.freePort() + ":" + ServerProcess.freePort());
+            folders[i] = createTmpDir();
+            addresses[i] = LOCALADDR + ":" + ServerProcess.freePort() + ":" + ServerProcess.freePort();
             clientPorts[i] = ServerProcess.freePort();
-            hosts.append(i == 0 ? "" : ",").append("127.0.0.1:").append(clientPorts[i]);
+            hosts.append(i == 0 ? "" : ",").append(LOCALADDR + ":").append(clientPorts[i]);
         }
         hostPort = hosts.toString();
-        for (int i = 0; i < SERVERS; i++) {
-            File folder = createTmpDir();
-            Files.writeString(folder.toPath().resolve("myid"), (i + 1) + "\n");
-            folders.add(folder.toPath());
-            Map<String, String> settings = new TreeMap<>();
-            settings.put("dataDir", folder.getAbsolutePath());
-            settings.put("clientPort", Integer.toString(clientPorts[i]));
-            settings.put("clientPortAddress", "127.0.0.1");
-            settings.put("tickTime", Integer.toString(TICK_MILLIS));
-            // More than the three ticks of the embedded servers: five processes share few cores.
-            settings.put("initLimit", "10");
-            settings.put("syncLimit", "5");
-            settings.put("admin.enableServer", "false");
-            settings.put("localSessionsEnabled", Boolean.toString(localSessionsEnabled));
-            settings.put("localSessionsUpgradingEnabled", Boolean.toString(localSessionsUpgradingEnabled));
-            for (int other = 0; other < SERVERS; other++) {
-                settings.put("server." + (other + 1), addresses.get(other));
-            }
-            servers.add(ServerProcess.launch(settings));
-        }
-        for (ServerProcess server : servers) {
-            server.awaitServing(START_MILLIS);
-        }
+        s1dir = folders[0];
+        s2dir = folders[1];
+        s3dir = folders[2];
+        s4dir = folders[3];
+        s5dir = folders[4];
+        portClient1 = clientPorts[0];
+        portClient2 = clientPorts[1];
+        portClient3 = clientPorts[2];
+        portClient4 = clientPorts[3];
+        portClient5 = clientPorts[4];
+        startServers(withObservers, withOracle);
         // Something for every log, so that a log in which a test finds nothing was read.
         try (ZooKeeper client = createClient()) {
-            client.create("/started", new byte[0], ZooDefs.Ids.OPEN_ACL_UNSAFE, CreateMode.PERSISTENT);
+            for (int tries = 1; client.exists("/started", false) == null; tries++) {
+                try {
+                    client.create("/started", new byte[0], ZooDefs.Ids.OPEN_ACL_UNSAFE, CreateMode.PERSISTENT);
+                } catch (KeeperException.ConnectionLossException e) {
+                    // On a busy machine a server may fall back behind its start.
+                    assertTrue(tries < 3, "connections are lost again and again");
+                }
+            }
+        }
+    }
+
+    void startServers() throws Exception {
+        startServers(false, true);
+    }
+
+    void startServers(boolean withObservers, boolean withOracle) throws Exception {
+        this.withObservers = withObservers;
+        setupServers();
+        for (QuorumPeer peer : getPeerList()) {
+            peer.start();
+        }
+        for (String address : hostPort.split(",")) {
+            assertTrue(waitForServerUp(address, START_MILLIS), address + " is not up");
+        }
+    }
+
+    public void setupServers() throws IOException {
+        for (int id = 1; id <= SERVERS; id++) {
+            setupServer(id);
+        }
+    }
+
+    public void setupServer(int id) throws IOException {
+        Peer peer = new Peer(id);
+        switch (id) {
+        case 1:
+            s1 = peer;
+            break;
+        case 2:
+            s2 = peer;
+            break;
+        case 3:
+            s3 = peer;
+            break;
+        case 4:
+            s4 = peer;
+            break;
+        default:
+            s5 = peer;
         }
     }
 
@@ -94,52 +164,176 @@ public class QuorumBase extends ClientBase {
     }
 
     public void shutdownServers() {
-        servers.forEach(ServerProcess::stop);
-        servers.clear();
+        getPeerList().forEach(QuorumBase::shutdown);
     }
 
-    /** What tests that start servers themselves end them with. */
     public static void shutdown(QuorumPeer peer) {
         if (peer != null) {
             peer.shutdown();
         }
     }
 
+    public ArrayList<QuorumPeer> getPeerList() {
+        ArrayList<QuorumPeer> peers = new ArrayList<>();
+        peers.add(s1);
+        peers.add(s2);
+        peers.add(s3);
+        peers.add(s4);
+        peers.add(s5);
+        return peers;
+    }
+
     /** Which of the servers leads, from 0; -1 when none does. */
     public int getLeaderIndex() {
-        for (int i = 0; i < servers.size(); i++) {
-            if (servers.get(i).fourLetter("srvr").contains("Mode: leader")) {
+        return indexOf(QuorumPeer.ServerState.LEADING);
+    }
+
+    private int indexOf(QuorumPeer.ServerState state) {
+        List<QuorumPeer> peers = getPeerList();
+        for (int i = 0; i < SERVERS; i++) {
+            if (peers.get(i).getPeerState() == state) {
                 return i;
             }
         }
         return -1;
     }
 
-    /** Stand-ins that know their server's committed log, and nothing else. */
-    public ArrayList<QuorumPeer> getPeerList() {
-        ArrayList<QuorumPeer> peers = new ArrayList<>();
-        for (Path folder : folders) {
-            peers.add(LoggedPeer.of(folder));
-        }
-        return peers;
+    public int getLeaderClientPort() {
+        int leader = getLeaderIndex();
+        return leader < 0 ? -1 : clientPorts[leader];
     }
 
-    private static final class LoggedPeer extends QuorumPeer {
+    public QuorumPeer getLeaderQuorumPeer() {
+        int leader = getLeaderIndex();
+        return leader < 0 ? null : getPeerList().get(leader);
+    }
 
+    public File getLeaderDataDir() {
+        int leader = getLeaderIndex();
+        return leader < 0 ? null : folders[leader];
+    }
+
+    public QuorumPeer getFirstObserver() {
+        int observer = indexOf(QuorumPeer.ServerState.OBSERVING);
+        return observer < 0 ? null : getPeerList().get(observer);
+    }
+
+    public int getFirstObserverClientPort() {
+        int observer = indexOf(QuorumPeer.ServerState.OBSERVING);
+        return observer < 0 ? -1 : clientPorts[observer];
+    }
+
+    /** Their addresses, with a comma behind each. */
+    public String getPeersMatching(QuorumPeer.ServerState state) {
+        StringBuilder hosts = new StringBuilder();
+        List<QuorumPeer> peers = getPeerList();
+        for (int i = 0; i < SERVERS; i++) {
+            if (peers.get(i).getPeerState() == state) {
+                hosts.append(LOCALADDR + ":").append(clientPorts[i]).append(',');
+            }
+        }
+        return hosts.toString();
+    }
+
+    public QuorumPeer getPeerByClientPort(int clientPort) {
+        for (int i = 0; i < SERVERS; i++) {
+            if (clientPorts[i] == clientPort) {
+                return getPeerList().get(i);
+            }
+        }
+        return null;
+    }
+
+    protected TestableZooKeeper createClient() throws IOException, InterruptedException {
+        return createClient(hostPort);
+    }
+
+    protected TestableZooKeeper createClient(String address) throws IOException, InterruptedException {
+        return createClient(new CountdownWatcher(), address);
+    }
+
+    protected TestableZooKeeper createClient(CountdownWatcher watcher, QuorumPeer.ServerState state)
+        throws IOException, InterruptedException {
+        return createClient(watcher, getPeersMatching(state));
+    }
+
+    /** The zoo.cfg of one member. */
+    private Map<String, String> settings(int id) {
+        Map<String, String> settings = new TreeMap<>();
+        settings.put("dataDir", folders[id - 1].getAbsolutePath());
+        settings.put("clientPort", Integer.toString(clientPorts[id - 1]));
+        settings.put("clientPortAddress", LOCALADDR);
+        settings.put("tickTime", Integer.toString(TICK_MILLIS));
+        // More than the three ticks of the embedded servers: five processes share few cores.
+        settings.put("initLimit", "10");
+        settings.put("syncLimit", "5");
+        settings.put("admin.enableServer", "false");
+        settings.put("localSessionsEnabled", Boolean.toString(localSessionsEnabled));
+        settings.put("localSessionsUpgradingEnabled", Boolean.toString(localSessionsUpgradingEnabled));
+        // A static field in the servers of a JVM.
+        settings.put("enableEagerACLCheck", Boolean.toString(ZooKeeperServer.isEnableEagerACLCheck()));
+        for (int other = 1; other <= SERVERS; other++) {
+            String part = withObservers && other > 3 ? "observer" : "participant";
+            String client = ";" + LOCALADDR + ":" + clientPorts[other - 1];
+            settings.put("server." + other, addresses[other - 1] + ":" + part + client);
+        }
+        if (withObservers && id > 3) {
+            settings.put("peerType", "observer");
+        }
+        return settings;
+    }
+
+    private final class Peer extends ExternalPeer {
+
+        private final int id;
         private final Path folder;
+        private final Path config;
 
-        private LoggedPeer(Path folder) throws SaslException {
-            this.folder = folder;
+        Peer(int id) throws IOException {
+            this(id, folders[id - 1].toPath().resolve("zoo.cfg"));
         }
 
-        static LoggedPeer of(Path folder) {
+        private Peer(int id, Path config) throws IOException {
+            super(id, config);
+            this.id = id;
+            this.config = config;
+            folder = config.getParent();
+            Files.writeString(folder.resolve("myid"), id + "\n");
+            StringBuilder text = new StringBuilder();
+            settings(id).forEach((key, value) -> text.append(key).append('=').append(value).append('\n'));
+            Files.writeString(config, text);
+        }
+
+        @Override
+        public synchronized void start() {
             try {
-                return new LoggedPeer(folder);
-            } catch (SaslException e) {
-                throw new IllegalStateException("no SASL is configured", e);
+                is(ServerProcess.launch(settings(id), config));
+                refreshAlways();
+            } catch (IOException e) {
+                throw new UncheckedIOException(e);
             }
         }
 
+        @Override
+        public InetSocketAddress getClientAddress() {
+            return new InetSocketAddress(LOCALADDR, clientPorts[id - 1]);
+        }
+
+        @Override
+        public LearnerType getLearnerType() {
+            return withObservers && id > 3 ? LearnerType.OBSERVER : LearnerType.PARTICIPANT;
+        }
+
+        @Override
+        public FileTxnSnapLog getTxnFactory() {
+            try {
+                return new FileTxnSnapLog(folder.toFile(), folder.toFile());
+            } catch (IOException e) {
+                throw new UncheckedIOException(e);
+            }
+        }
+
+        /** It knows its process's committed log and what that has in hand, and nothing else. */
         @Override
         public synchronized ZooKeeperServer getActiveServer() {
             ZKDatabase database = new ZKDatabase(null) {
@@ -152,7 +346,12 @@ public class QuorumBase extends ClientBase {
                     }
                 }
             };
-            ZooKeeperServer server = new ZooKeeperServer();
+            ZooKeeperServer server = new ZooKeeperServer() {
+                @Override
+                public int getInProcess() {
+                    return Integer.parseInt(told("Outstanding"));
+                }
+            };
             server.setZKDatabase(database);
             return server;
         }

@@ -7,6 +7,7 @@ import java.nio.file.Path;
 import java.util.Map;
 import java.util.Properties;
 import java.util.TreeMap;
+import org.apache.zookeeper.server.quorum.QuorumPeerConfig;
 import paddock.conformance.ServerProcess;
 
 /**
@@ -26,7 +27,21 @@ class ZooKeeperServerEmbeddedImpl implements ZooKeeperServerEmbedded {
         if (settings.getOrDefault("clientPort", "0").equals("0")) {
             settings.put("clientPort", Integer.toString(ServerProcess.freePort()));
         }
-        settings.putIfAbsent("clientPortAddress", "127.0.0.1");
+        // Static fields in the servers of a JVM.
+        if (QuorumPeerConfig.isReconfigEnabled()) {
+            settings.putIfAbsent("reconfigEnabled", "true");
+        }
+        if (!QuorumPeerConfig.isStandaloneEnabled()) {
+            settings.putIfAbsent("standaloneEnabled", "false");
+        }
+        if (!isMember()) {
+            settings.putIfAbsent("clientPortAddress", "127.0.0.1");
+        }
+    }
+
+    /** The member of an ensemble, whose own line may name the address for clients. */
+    private boolean isMember() {
+        return settings.keySet().stream().anyMatch(key -> key.startsWith("server."));
     }
 
     @Override
@@ -34,9 +49,15 @@ class ZooKeeperServerEmbeddedImpl implements ZooKeeperServerEmbedded {
         start(60_000);
     }
 
+    /** Waits until the server serves; a member, which may have to wait for others, until it answers at all. */
     @Override
     public void start(long startupTimeout) throws Exception {
-        process = ServerProcess.start(settings, startupTimeout);
+        process = ServerProcess.launch(settings);
+        if (isMember()) {
+            process.awaitListening(startupTimeout);
+        } else {
+            process.awaitServing(startupTimeout);
+        }
     }
 
     // The two ports are part of the interface from 3.9 on, and Hadoop's tests bring 3.8.
