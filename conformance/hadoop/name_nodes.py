@@ -38,9 +38,9 @@ class NameNode(Jvm):
 
 
 class Hdfs:
-    def __init__(self, args):
+    def __init__(self, args, members):
         self.args = args
-        self.servers = Servers(args.server, os.path.join(args.work, "ensemble"), 1 if args.quick else 3)
+        self.servers = Servers(args.server, os.path.join(args.work, "ensemble"), members, ways=NODES)
         self.ports = {node: {role: free_port() for role in ("rpc", "http", "zkfc")} for node in NODES}
         self.name_nodes, self.controllers = {}, {}
         for node in NODES:
@@ -75,7 +75,7 @@ class Hdfs:
         yield "ipc.client.rpc-timeout.ms", "5000"
         yield "dfs.ha.automatic-failover.enabled", "true"
         yield "dfs.ha.fencing.methods", f"shell({HERE}/fence.sh {work} $target_namenodeid)"
-        yield "ha.zookeeper.quorum", self.servers.address
+        yield "ha.zookeeper.quorum", self.servers.address_for(name)
         yield "ha.zookeeper.session-timeout.ms", str(SESSION_MILLIS)
         digest = base64.b64encode(hashlib.sha1(USER.encode()).digest()).decode()
         yield "ha.zookeeper.acl", f"digest:{USER.split(':', 1)[0]}:{digest}:rwcda"
@@ -252,7 +252,8 @@ def a_killed_controller_costs_the_active_state(hdfs):
     hdfs.restart(active)
 
 
-def a_graceful_failover_fences_nobody(hdfs):
+def hands_over(hdfs):
+    """A failover by request, which fences nobody."""
     fenced = len(hdfs.fenced())
 
     def hand_over(node):
@@ -263,6 +264,10 @@ def a_graceful_failover_fences_nobody(hdfs):
     _, other = hdfs.fail_over(hand_over)
     until("one active and one standby", lambda: sorted(hdfs.states().values()) == ["active", "standby"])
     hdfs.expect_no_failover(other, fenced)
+
+
+def a_graceful_failover_fences_nobody(hdfs):
+    hands_over(hdfs)
 
 
 def unmoved(hdfs, fault):
@@ -295,6 +300,27 @@ def stays_as_it_is_when_the_leader_stands_still(hdfs):
     unmoved(hdfs, hdfs.servers.suspend_leader)
 
 
+def stays_as_it_is_when_the_leader_is_cut_off(hdfs):
+    """The controller of the active NameNode is at the leader that the others no longer hear."""
+    unmoved(hdfs, lambda: hdfs.servers.cut_off_leader(f"/hadoop-ha/{SERVICE}/ActiveStandbyElectorLock", hdfs.expect_progress))
+
+
+def a_controller_that_is_cut_off_costs_the_active_state(hdfs):
+    """From ZooKeeper alone: its NameNode stays active until the other's controller makes it a standby, which needs no fencing."""
+    fenced, expired = len(hdfs.fenced()), {node: hdfs.controllers[node].logged("Session expired") for node in NODES}
+    active = hdfs.active()
+    with hdfs.servers.cut_off_client(active):
+        _, other = hdfs.fail_over(lambda _: None)
+        if hdfs.states()[active] != "standby":
+            raise Broken(f"the NameNodes are {hdfs.states()}")
+    # It hears that its session is gone, and is a candidate again.
+    until(f"the controller of {active} has heard", lambda: hdfs.controllers[active].logged("Session expired") > expired[active])
+    if hdfs.controllers[other].logged("Session expired") > expired[other]:
+        raise Broken(f"the session of {other}'s controller expired too")
+    hdfs.expect_no_failover(other, fenced)
+    hands_over(hdfs)
+
+
 def stays_as_it_is_when_all_of_zookeeper_is_down(hdfs):
     """For longer than a session lives: servers count its time anew from their start."""
 
@@ -310,6 +336,22 @@ def stays_as_it_is_when_all_of_zookeeper_is_down(hdfs):
         hdfs.servers.leader()
 
     unmoved(hdfs, fault)
+
+
+def a_name_node_is_killed_while_zookeeper_is_down(hdfs):
+    """The only server: nobody can be elected before it is back."""
+    server = hdfs.servers.leader()
+
+    def kill(node):
+        server.kill()
+        hdfs.name_nodes[node].kill()
+        time.sleep(SESSION_MILLIS / 2000)
+        if "active" in hdfs.states().values():
+            raise Broken(f"the NameNodes are {hdfs.states()} without ZooKeeper")
+        hdfs.servers.bring_back(server)
+
+    active, _ = hdfs.fail_over(kill)
+    hdfs.restart(active)
 
 
 def fails_over_while_the_leader_is_down(hdfs):
@@ -379,13 +421,16 @@ FULL = [
     stays_as_it_is_without_a_follower,
     stays_as_it_is_through_a_rolling_restart,
     stays_as_it_is_when_the_leader_stands_still,
+    stays_as_it_is_when_the_leader_is_cut_off,
+    a_controller_that_is_cut_off_costs_the_active_state,
     stays_as_it_is_when_all_of_zookeeper_is_down,
     fails_over_while_the_leader_is_down,
     a_whole_machine_is_lost_with_the_leader,
     fails_over_during_a_rolling_restart,
     *QUICK[5:],
 ]
+ALONE = [*QUICK[:5], a_name_node_is_killed_while_zookeeper_is_down, *QUICK[5:]]
 
 
 if __name__ == "__main__":
-    main(__doc__, QUICK, FULL, Hdfs, group="NameNodes.")
+    main(__doc__, Hdfs, QUICK, FULL, ALONE, group="NameNodes.")

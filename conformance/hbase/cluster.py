@@ -14,31 +14,32 @@ from scenario import Broken, Driver, Jvm, Servers, main, until  # noqa: E402
 from servers import free_port  # noqa: E402
 
 TABLE = "letters"
+ROOT = "/hbase-conformance"
 SESSION_MILLIS = 12_000
 OPENS = ["java.base/java.lang", "java.base/java.lang.reflect", "java.base/java.nio", "java.base/java.util", "java.base/sun.nio.ch",
          "java.base/java.util.concurrent", "java.base/jdk.internal.ref"]  # fmt: skip
 
 
 class HBase:
-    def __init__(self, args):
+    def __init__(self, args, members):
         self.args = args
-        self.servers = Servers(args.server, os.path.join(args.work, "ensemble"), 1 if args.quick else 3)
+        self.servers = Servers(args.server, os.path.join(args.work, "ensemble"), members, ways=("master-1", "master-2"))
         self.masters = [self.jvm(f"master-{number}", "org.apache.hadoop.hbase.master.HMaster") for number in (1, 2)]
         self.region_servers = [
             self.jvm(f"region-server-{number}", "org.apache.hadoop.hbase.regionserver.HRegionServer") for number in (1, 2)
         ]
         self.driver = Driver("client", self.java(self.configure("client"), "256m", "HBaseDriver"), args.work)
 
-    def settings(self, port):
+    def settings(self, name, port):
         yield "hbase.cluster.distributed", "true"
         yield "hbase.rootdir", f"file://{self.args.work}/root"
         yield "hbase.tmp.dir", f"{self.args.work}/tmp"
         yield "fs.file.impl", "org.apache.hadoop.fs.RawLocalFileSystem"
         yield "hbase.unsafe.stream.capability.enforce", "false"
         yield "hbase.wal.provider", "filesystem"
-        yield "hbase.zookeeper.quorum", self.servers.address
+        yield "hbase.zookeeper.quorum", self.servers.address_for(name)
         yield "hbase.zookeeper.property.clientPort", str(self.servers.members[0].port)
-        yield "zookeeper.znode.parent", "/hbase-conformance"
+        yield "zookeeper.znode.parent", ROOT
         yield "zookeeper.session.timeout", str(SESSION_MILLIS)
         yield "hbase.client.registry.impl", "org.apache.hadoop.hbase.client.ZKConnectionRegistry"
         for role in ("master", "regionserver"):
@@ -69,7 +70,7 @@ class HBase:
         os.makedirs(folder)
         with open(os.path.join(folder, "hbase-site.xml"), "w", encoding="utf-8") as out:
             out.write("<configuration>\n")
-            for key, value in self.settings(port):
+            for key, value in self.settings(name, port):
                 out.write(f"<property><name>{key}</name><value>{value}</value></property>\n")
             out.write("</configuration>\n")
         return folder
@@ -104,6 +105,11 @@ class HBase:
     def active(self):
         port = self.status()[0]
         return next(master for master in self.masters if master.port == port)
+
+    def elected(self):
+        """The active master for a client that has only just come: one that knows a master keeps to it while it answers."""
+        self.driver.ask("reconnect")
+        return self.active()
 
     def regions(self, table=TABLE):
         """Start key to the port of the server that has the region."""
@@ -228,6 +234,21 @@ def goes_on_when_zookeeper_is_killed_and_back(hbase):
     hbase.expect_same_sessions()
 
 
+def a_master_is_killed_while_zookeeper_is_down(hbase):
+    """The only server: no backup can lead before it is back. Rows are written to regions that the client knows."""
+    server, active = hbase.servers.leader(), hbase.active()
+    backup = next(master for master in hbase.masters if master is not active)
+    server.kill()
+    active.kill()
+    hbase.expect_progress()
+    hbase.servers.bring_back(server)
+    until("the backup leads", lambda: hbase.active() is backup, 150)
+    moves_and_moves_back(hbase)
+    hbase.expect_progress()
+    active.start()
+    hbase.await_members(hbase.masters, hbase.region_servers)
+
+
 def moves_and_moves_back(hbase):
     """A move needs the master, both region servers and the client to agree through ZooKeeper on where things are."""
     home = hbase.regions()["40"]
@@ -267,6 +288,43 @@ def goes_on_when_the_leader_stands_still(hbase):
     hbase.expect_progress()
     moves_and_moves_back(hbase)
     hbase.expect_same_sessions()
+
+
+def goes_on_when_the_leader_is_cut_off(hbase):
+    """The active master is at the leader that the others no longer hear."""
+    active = hbase.active()
+
+    def meanwhile():
+        hbase.expect_progress()
+        moves_and_moves_back(hbase)
+        if hbase.active() is not active:
+            raise Broken("another master leads")
+
+    hbase.servers.cut_off_leader(f"{ROOT}/master", meanwhile)
+    hbase.expect_progress()
+    hbase.expect_same_sessions()
+    hbase.verify()
+
+
+def the_backup_takes_over_from_a_master_that_is_cut_off(hbase):
+    """From ZooKeeper alone: it runs on, and cannot know that it has been replaced until it hears so."""
+    active = hbase.active()
+    backup = next(master for master in hbase.masters if master is not active)
+    with hbase.servers.cut_off_client(active.name):
+        until("the backup leads", lambda: hbase.elected() is backup, 150, every=1.0)
+        active.expect_running()
+        hbase.expect_progress()
+    if active.wait(60) == 0:
+        raise Broken(f"{active.name} ended as if nothing had happened")
+    if not active.logged("Session expired"):
+        raise Broken(f"{active.name} ended, and not because its session expired")
+    # The region servers report to the new one now.
+    hbase.await_members([backup], hbase.region_servers)
+    moves_and_moves_back(hbase)
+    hbase.expect_progress()
+    hbase.verify()
+    active.start()
+    hbase.await_members(hbase.masters, hbase.region_servers)
 
 
 def a_master_and_the_leader_are_killed_together(hbase):
@@ -333,11 +391,15 @@ FULL = [
     goes_on_without_a_follower,
     goes_on_through_a_rolling_restart,
     goes_on_when_the_leader_stands_still,
+    goes_on_when_the_leader_is_cut_off,
     a_master_and_the_leader_are_killed_together,
     a_region_server_and_the_leader_are_killed_together,
+    # Behind the last that asks whether a session expired.
+    the_backup_takes_over_from_a_master_that_is_cut_off,
     *QUICK[8:],
 ]
+ALONE = [*QUICK[:3], goes_on_when_zookeeper_is_killed_and_back, a_master_is_killed_while_zookeeper_is_down, no_acknowledged_row_is_lost, shuts_down]
 
 
 if __name__ == "__main__":
-    main(__doc__, QUICK, FULL, HBase)
+    main(__doc__, HBase, QUICK, FULL, ALONE)

@@ -17,16 +17,13 @@ import traceback
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from cluster import CONTROLLER_ID, Broken, Cluster, until  # noqa: E402
-from network import Network  # noqa: E402
-from servers import Ensemble, Server, say  # noqa: E402
+from cases import Skipped  # noqa: E402
+from network import Divisible  # noqa: E402
+from servers import Server, say  # noqa: E402
 
 TOPIC, PARTITIONS = "letters", 6
 # What the ensemble's servers get, for a leader that is cut off to step down well before a broker's session ends.
-TIMES = ("tickTime=1000", "initLimit=20", "syncLimit=4")
-
-
-class Skipped(Exception):
-    """Why a case cannot be tried here."""
+TIMES, LIMITS = ("tickTime=1000",), ("initLimit=20", "syncLimit=4")
 
 
 class Kafka:
@@ -230,46 +227,11 @@ class Alone(Server):
     """One server, to be asked what an ensemble is."""
 
     def __init__(self, kind, directory):
-        super().__init__(kind, directory, TIMES[:1])
+        super().__init__(kind, directory, TIMES)
 
     @property
     def members(self):
         return [self]
-
-
-class Watched(Ensemble):
-    """An ensemble with limits of its own, whose members can be cut off from each other where the machine allows it.
-
-    Kafka reaches each member whatever the state of the network between them, as clients beside a server do.
-    """
-
-    def __init__(self, kind, directory):
-        super().__init__(kind, directory)
-        self.network = Network([f"s{number}" for number in range(1, self.SIZE + 1)])
-        peers = [line for line in self.members[0].lines if line.startswith("server.")]
-        if not self.network.missing:
-            peers = [f"server.{number}={self.network.data[f's{number}']}:2888:3888" for number in range(1, self.SIZE + 1)]
-        for number, member in enumerate(self.members, 1):
-            if not self.network.missing:
-                member.host, member.before = self.network.control[f"s{number}"], self.network.inside(f"s{number}")
-            member.lines = (*TIMES, *peers)
-            member.configure()
-
-    def cut_off(self, member):
-        """From the others."""
-        if self.network.missing:
-            raise Skipped(self.network.missing)
-        hosts = [f"s{number}" for number in range(1, self.SIZE + 1)]
-        alone = hosts[self.members.index(member)]
-        self.network.split([[alone], [host for host in hosts if host != alone]])
-
-    def heal(self):
-        if not self.network.missing:
-            self.network.heal()
-
-    def close(self):
-        self.stop()
-        self.network.close()
 
 
 # --- ZooKeeper mode ---
@@ -839,7 +801,7 @@ def main():
     # A run that is ended cleans up after itself: what it has made is not only processes.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     os.environ.setdefault("APACHE_JVMFLAGS", "-Xmx256m -XX:TieredStopAtLevel=1 -XX:+UseSerialGC")
-    ensemble = Watched(args.server, os.path.join(args.work, "ensemble"))
+    ensemble = Divisible(args.server, os.path.join(args.work, "ensemble"), TIMES, LIMITS)
     k = Kafka(args, ensemble, 2 if args.quick else 3)
     with open(args.results, "w", encoding="utf-8") as results:
         try:

@@ -7,6 +7,10 @@ class Broken(Exception):
     """What a case found."""
 
 
+class Skipped(Exception):
+    """Why a case cannot be tried here."""
+
+
 def until(what, condition, patience=120.0, every=0.2, again=OSError):
     """What `condition` returns once it is true, within `patience` seconds; while it raises `again` it is not."""
     end = time.monotonic() + patience

@@ -3,16 +3,18 @@
 A scenario is a list of cases, each a step on what the ones before it left. One that fails ends the scenario: those behind
 it count as failed for that reason.
 
-    main(text, quick, full, world)   runs them as the command line says, and writes a line of JSON for each to --results
+    main(text, world, quick, full)   runs them as the command line says, and writes a line of JSON for each to --results
     Servers(kind, folder, members)   one server of ZooKeeper's kind, or an ensemble of three, and what is done to it
     Jvm(name, command, folder)       a process of the system under test
     Driver(command, folder)          a Jvm that answers each line with one that begins with `ok` or `error`
 """
 
 import argparse
+import contextlib
 import json
 import os
 import queue
+import re
 import signal
 import socket
 import subprocess
@@ -20,8 +22,9 @@ import threading
 import time
 
 import cases
-from cases import Broken
-from servers import PATIENCE, Ensemble, Server, say
+from cases import Broken, Skipped
+from network import Divisible
+from servers import PATIENCE, Server, say, write_acknowledged
 
 
 def until(what, condition, patience=120.0, every=0.2):
@@ -37,18 +40,25 @@ class Servers:
 
     LINES = ("tickTime=500", "maxSessionTimeout=60000")
 
-    def __init__(self, kind, folder, members):
+    def __init__(self, kind, folder, members, ways=()):
+        """`ways` are the processes that can be cut off from all three servers; each goes by `address_for` its name."""
         if members == 1:
             self.ensemble = None
             self.members = [Server(kind, os.path.join(folder, "1"), self.LINES)]
         else:
-            self.ensemble = Ensemble(kind, folder, self.LINES)
+            self.ensemble = Divisible(kind, folder, self.LINES, ways=ways)
+            self.ways = ways
             self.members = self.ensemble.members
         self.path = "/zookeeper"
 
     @property
     def address(self):
         return ",".join(member.address for member in self.members)
+
+    def address_for(self, name):
+        if self.ensemble and name in self.ways:
+            return self.ensemble.address_for(name)
+        return self.address
 
     def start(self):
         if self.ensemble:
@@ -62,6 +72,8 @@ class Servers:
             if member.process is not None and member.is_running:
                 member.resume()
             member.stop()
+        if self.ensemble:
+            self.ensemble.close()
 
     def leader(self, without=None):
         if self.ensemble:
@@ -110,6 +122,69 @@ class Servers:
         finally:
             leader.resume()
         self.leader()
+
+    def owner(self, path, without=None):
+        """The session that an ephemeral node belongs to, as the leader tells it."""
+        session = None
+        for line in self.leader(without).words("dump").splitlines():
+            if found := re.match(r"(0x[0-9a-f]+):", line):
+                session = found[1]
+            elif line.strip() == path:
+                return session
+        raise Broken(f"{path} is not there, or not ephemeral")
+
+    def serving(self, session, among=None):
+        """The member that this session is connected to; None while there is none, or it does not serve."""
+        for member in among or self.members:
+            with contextlib.suppress(OSError):
+                if re.search(rf"\bsid={session}\b", member.words("cons")):
+                    return member
+        return None
+
+    def bring_to_leader(self, session):
+        """A session goes elsewhere when its server is killed: until that is the leader."""
+        for _ in range(20):
+            server = until(f"{session} is connected", lambda: self.serving(session), PATIENCE)
+            leader = self.leader()
+            if self.serving(session) is leader:
+                return leader
+            self.kill_and_bring_back(server)
+        raise Broken(f"{session} does not come to the leader")
+
+    def cut_off_leader(self, path, meanwhile):
+        """The leader loses the other two, but no client; the one that has the ephemeral node `path` is connected to it.
+
+        The two go on with a new leader. The old one acknowledges nothing and steps down, the client moves with its session,
+        and `meanwhile` runs; with the network whole again the old one follows.
+        """
+        self.ensemble.expect_network()
+        session = self.owner(path)
+        old = self.bring_to_leader(session)
+        others = [member for member in self.members if member is not old]
+        self.ensemble.cut_off(old)
+        try:
+            with contextlib.suppress(OSError):
+                write_acknowledged(old.port, 2, old.host)
+                raise Broken("the leader that was cut off acknowledged a write")
+            self.ensemble.leader(without=old)
+            until("the leader that was cut off has stepped down", lambda: old.mode() != "leader")
+            until(f"{session} has moved to another server", lambda: self.serving(session, others))
+            meanwhile()
+            if self.owner(path, without=old) != session:
+                raise Broken(f"{path} is no longer that of {session}")
+        finally:
+            self.ensemble.heal()
+        if self.leader() is old:
+            raise Broken("the one that was cut off leads again")
+
+    @contextlib.contextmanager
+    def cut_off_client(self, name):
+        """It loses all three servers, without a word: packets are dropped. To the others nothing happens."""
+        self.ensemble.cut_way(name)
+        try:
+            yield
+        finally:
+            self.ensemble.heal()
 
 
 class Jvm:
@@ -203,41 +278,48 @@ class Driver(Jvm):
         return answer[2:].strip()
 
 
-def main(text, quick, full, world, group=""):
-    """Runs the cases of `quick` or `full` in a `world(args)` with start() and stop(); a case takes it, and raises Broken.
+def main(text, world, quick, full, alone, group=""):
+    """Runs cases in a `world(args, members)` with start() and stop(); a case takes it, and raises Broken or Skipped.
 
-    `group` goes before the cases' names.
+    Those of `full` are for three servers; then those of `alone` for one, in a world of their own, their names after
+    `one-server.`. Those of `quick` are for one as well. `group` goes before the names of all.
     """
     parser = argparse.ArgumentParser(description=text.split("\n", 1)[0])
     for name in ("--server", "--java", "--lib", "--classes", "--work", "--results"):
         parser.add_argument(name, required=True)
     parser.add_argument("--quick", action="store_true")
     args = parser.parse_args()
-    run(args, quick if args.quick else full, world(args), group)
-
-
-def run(args, steps, world, group):
+    parts = [(1, "", quick)] if args.quick else [(3, "", full), (1, "one-server.", alone)]
     # Asked to end, it ends all that it started as well; no case takes this for its own failure.
     def interrupt(*_):
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, interrupt)
-    broken = None
     with open(args.results, "w", encoding="utf-8") as results:
-        try:
-            world.start()
-            for case in steps:
-                name, result, reason = group + case.__name__.replace("_", "-"), "passed", ""
-                begun = time.monotonic()
-                if broken:
-                    result, reason = "failed", f"not tried: {broken}"
-                else:
-                    try:
-                        case(world)
-                    except (Broken, OSError, SystemExit) as error:
-                        result, reason = "failed", str(error)
-                        broken = f"{name} failed"
-                say(f"  {name}: {result} in {time.monotonic() - begun:.1f} s {reason}")
-                results.write(json.dumps({"name": name, "result": result, "reason": reason}) + "\n")
-        finally:
-            world.stop()
+        for members, part, steps in parts:
+            folder = os.path.join(args.work, "one-server") if part else args.work
+            os.makedirs(folder, exist_ok=True)
+            run(steps, world(argparse.Namespace(**{**vars(args), "work": folder}), members), group + part, results)
+
+
+def run(steps, world, group, results):
+    broken = None
+    try:
+        world.start()
+        for case in steps:
+            name, result, reason = group + case.__name__.replace("_", "-"), "passed", ""
+            begun = time.monotonic()
+            if broken:
+                result, reason = "failed", f"not tried: {broken}"
+            else:
+                try:
+                    case(world)
+                except Skipped as why:
+                    result, reason = "skipped", str(why)
+                except (Broken, OSError, SystemExit) as error:
+                    result, reason = "failed", str(error)
+                    broken = f"{name} failed"
+            say(f"  {name}: {result} in {time.monotonic() - begun:.1f} s {reason}")
+            results.write(json.dumps({"name": name, "result": result, "reason": reason}) + "\n")
+    finally:
+        world.stop()

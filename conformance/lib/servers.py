@@ -97,9 +97,9 @@ def first_reply(port, path, host="127.0.0.1"):
         return error
 
 
-def write_acknowledged(port, patience):
+def write_acknowledged(port, patience, host="127.0.0.1"):
     """A new session whose write is acknowledged; raises while that cannot be."""
-    with socket.create_connection(("127.0.0.1", port), patience) as sock:
+    with socket.create_connection((host, port), patience) as sock:
         sock.settimeout(patience)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connect = struct.pack(">iqiqi16s?", 0, 0, 30000, 0, 16, b"", False)
@@ -132,7 +132,8 @@ def free_port():
 
 class Server:
     # Another address, and what then comes before its command, for one in a network namespace (network.py).
-    host, before = "127.0.0.1", ()
+    # `everywhere`: clients come by other addresses of it too.
+    host, before, everywhere = "127.0.0.1", (), False
 
     def __init__(self, kind, directory, lines=("tickTime=2000",), release=None, flags=(), level="WARN"):
         self.kind, self.dir, self.process = kind, directory, None
@@ -147,7 +148,7 @@ class Server:
     def configure(self):
         with open(self.config, "w", encoding="utf-8") as out:
             out.write(
-                f"dataDir={self.data}\nclientPort={self.port}\nclientPortAddress={self.host}\n"
+                f"dataDir={self.data}\nclientPort={self.port}\n{'' if self.everywhere else f'clientPortAddress={self.host}'}\n"
                 "maxClientCnxns=0\nadmin.enableServer=false\n4lw.commands.whitelist=*\n"
             )
             out.writelines(f"{line}\n" for line in self.lines)
@@ -303,12 +304,13 @@ class Ensemble:
     """Three servers on loopback that look like one to the load generator."""
 
     SIZE = 3
+    LIMITS = ("initLimit=20", "syncLimit=10")
 
-    def __init__(self, kind, directory, lines=("tickTime=2000",)):
+    def __init__(self, kind, directory, lines=("tickTime=2000",), limits=LIMITS):
         self.kind, self.dir = kind, directory
         numbers = range(1, self.SIZE + 1)
         members = [f"server.{number}=127.0.0.1:{free_port()}:{free_port()}" for number in numbers]
-        lines = [*lines, "initLimit=20", "syncLimit=10", *members]
+        lines = [*lines, *limits, *members]
         self.members = []
         for number in numbers:
             folder = os.path.join(directory, str(number))

@@ -37,23 +37,32 @@ public final class HBaseDriver {
     private static final byte[] FAMILY = Bytes.toBytes("f");
     private static final byte[] COLUMN = Bytes.toBytes("number");
 
+    private final Configuration settings;
     private final Connection connection;
-    private final Admin admin;
+    /** A connection of its own: it keeps to the master that it knows for as long as that answers. */
+    private Connection administration;
+    private Admin admin;
     /** The numbers of the rows whose put was acknowledged. */
     private final Set<Long> acknowledged = new ConcurrentSkipListSet<>();
     private final AtomicLong next = new AtomicLong();
     private final AtomicLong refused = new AtomicLong();
     private volatile Thread writer;
 
-    private HBaseDriver(Connection connection) throws IOException {
+    private HBaseDriver(Configuration settings, Connection connection) throws IOException {
+        this.settings = settings;
         this.connection = connection;
-        this.admin = connection.getAdmin();
+        connectAdmin();
+    }
+
+    private void connectAdmin() throws IOException {
+        administration = ConnectionFactory.createConnection(settings);
+        admin = administration.getAdmin();
     }
 
     public static void main(String[] args) throws Exception {
         Configuration settings = HBaseConfiguration.create();
         try (Connection connection = ConnectionFactory.createConnection(settings)) {
-            LineDriver.serve(new HBaseDriver(connection)::answer);
+            LineDriver.serve(new HBaseDriver(settings, connection)::answer);
         }
         System.exit(0);
     }
@@ -62,6 +71,10 @@ public final class HBaseDriver {
         switch (words[0]) {
             case "status":
                 return status();
+            case "reconnect":
+                administration.close();
+                connectAdmin();
+                return "";
             case "create":
                 create(words[1], Arrays.copyOfRange(words, 2, words.length));
                 return "";
