@@ -198,8 +198,12 @@ def moves_a_region(hbase):
     hbase.verify()
 
 
-def the_backup_takes_over_from_a_killed_master(hbase):
+def writes_all_the_time(hbase):
     hbase.driver.ask("write", TABLE)
+    hbase.expect_progress()
+
+
+def the_backup_takes_over_from_a_killed_master(hbase):
     active = hbase.active()
     backup = next(master for master in hbase.masters if master is not active)
     active.kill()
@@ -375,6 +379,7 @@ QUICK = [
     puts_gets_scans_and_deletes,
     splits_and_merges_a_region,
     moves_a_region,
+    writes_all_the_time,
     the_backup_takes_over_from_a_killed_master,
     regions_of_a_killed_region_server_are_served_elsewhere,
     goes_on_when_zookeeper_is_killed_and_back,
@@ -383,7 +388,7 @@ QUICK = [
     shuts_down,
 ]
 FULL = [
-    *QUICK[:7],
+    *QUICK[:8],
     goes_on_without_zookeepers_leader,
     goes_on_without_a_follower,
     goes_on_through_a_rolling_restart,
@@ -393,9 +398,16 @@ FULL = [
     a_region_server_and_the_leader_are_killed_together,
     # Behind the last that asks whether a session expired.
     the_backup_takes_over_from_a_master_that_is_cut_off,
-    *QUICK[8:],
+    *QUICK[9:],
 ]
-ALONE = [*QUICK[:3], goes_on_when_zookeeper_is_killed_and_back, a_master_is_killed_while_zookeeper_is_down, no_acknowledged_row_is_lost, shuts_down]
+ALONE = [
+    *QUICK[:3],
+    writes_all_the_time,
+    goes_on_when_zookeeper_is_killed_and_back,
+    a_master_is_killed_while_zookeeper_is_down,
+    no_acknowledged_row_is_lost,
+    shuts_down,
+]
 
 
 if __name__ == "__main__":
