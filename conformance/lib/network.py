@@ -29,7 +29,8 @@ def ip(*words, check=True):
 
 class Network:
     def __init__(self, hosts, ways=()):
-        self.hosts, self.ways, self.missing = list(hosts), list(ways), ""
+        self.hosts, self.missing = list(hosts), ""
+        self.lanes = {way: f"w{number}" for number, way in enumerate(ways)}
         self.tag = f"pd{os.getpid() % 36**3:x}"
         self.made = False
         if os.geteuid() != 0:
@@ -63,12 +64,14 @@ class Network:
         self.data = {host: f"198.18.{third}.{n}" for n, host in enumerate(self.hosts, 1)}
         self.control = {host: f"198.19.{third}.{n}" for n, host in enumerate(self.hosts, 1)}
         # Of the second network, the lower half is for control and a sixteenth for each way.
-        self.way = {way: {host: f"198.19.{third}.{128 + 16 * k + n}" for n, host in enumerate(self.hosts, 1)} for k, way in enumerate(self.ways)}
-        for bridge in ("c", "0", *(f"w{k}" for k in range(len(self.ways)))):
+        self.way = {}
+        for bridge in ("c", "0", *self.lanes.values()):
             self.bridge(bridge)
         ip("addr", "add", f"198.19.{third}.126/25", "dev", f"{self.tag}-c")
-        for k in range(len(self.ways)):
-            ip("addr", "add", f"198.19.{third}.{128 + 16 * k + 14}/28", "dev", f"{self.tag}-w{k}")
+        for number, (way, lane) in enumerate(self.lanes.items()):
+            first = 128 + 16 * number
+            self.way[way] = {host: f"198.19.{third}.{first + n}" for n, host in enumerate(self.hosts, 1)}
+            ip("addr", "add", f"198.19.{third}.{first + 14}/28", "dev", f"{self.tag}-{lane}")
         for host in self.hosts:
             space = self.namespace(host)
             ip("netns", "add", space)
@@ -76,7 +79,7 @@ class Network:
             for inside, outside, bridge, address in (
                 ("data", f"{self.tag}{host}d", "0", f"{self.data[host]}/24"),
                 ("control", f"{self.tag}{host}c", "c", f"{self.control[host]}/25"),
-                *((f"way{k}", f"{self.tag}{host}w{k}", f"w{k}", f"{self.way[way][host]}/28") for k, way in enumerate(self.ways)),
+                *((lane, f"{self.tag}{host}{lane}", lane, f"{self.way[way][host]}/28") for way, lane in self.lanes.items()),
             ):
                 ip("link", "add", outside, "type", "veth", "peer", "name", inside, "netns", space)
                 ip("link", "set", outside, "master", f"{self.tag}-{bridge}", "up")
@@ -101,13 +104,13 @@ class Network:
 
     def cut_way(self, way):
         for host in self.hosts:
-            ip("link", "set", f"{self.tag}{host}w{self.ways.index(way)}", "nomaster")
+            ip("link", "set", f"{self.tag}{host}{self.lanes[way]}", "nomaster")
 
     def heal(self):
         for host in self.hosts:
             ip("link", "set", f"{self.tag}{host}d", "master", f"{self.tag}-0")
-            for k in range(len(self.ways)):
-                ip("link", "set", f"{self.tag}{host}w{k}", "master", f"{self.tag}-w{k}")
+            for lane in self.lanes.values():
+                ip("link", "set", f"{self.tag}{host}{lane}", "master", f"{self.tag}-{lane}")
 
     def close(self):
         """After the processes in it have ended."""
@@ -116,9 +119,9 @@ class Network:
         for host in self.hosts:
             ip("netns", "del", self.namespace(host), check=False)
             # The namespace may outlive its name for a moment, and its links with it.
-            for kind in ("d", "c", *(f"w{k}" for k in range(len(self.ways)))):
+            for kind in ("d", "c", *self.lanes.values()):
                 ip("link", "del", f"{self.tag}{host}{kind}", check=False)
-        for bridge in ("c", *map(str, range(len(self.hosts))), *(f"w{k}" for k in range(len(self.ways)))):
+        for bridge in ("c", *map(str, range(len(self.hosts))), *self.lanes.values()):
             ip("link", "del", f"{self.tag}-{bridge}", check=False)
         self.made = False
 
