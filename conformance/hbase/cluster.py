@@ -131,7 +131,10 @@ class HBase:
         def check():
             if self.regions().get(start) == port:
                 return True
-            self.driver.ask("move", TABLE, start, self.status()[2][port])
+            servers = self.status()[2]
+            if port not in servers:
+                raise Broken(f"no region server at {port}, but at {sorted(servers)}")
+            self.driver.ask("move", TABLE, start, servers[port])
             return self.regions().get(start) == port
 
         until(f"the region from {start} on at its new place", check, seconds, every=1.0)

@@ -20,6 +20,7 @@ import socket
 import subprocess
 import threading
 import time
+import traceback
 
 import cases
 from cases import Broken, Skipped
@@ -318,6 +319,10 @@ def run(steps, world, group, results):
                     result, reason = "skipped", str(why)
                 except (Broken, OSError, SystemExit) as error:
                     result, reason = "failed", str(error)
+                    broken = f"{name} failed"
+                except Exception as error:  # a fault of the suite must not pass for the end of the steps
+                    traceback.print_exc()
+                    result, reason = "failed", repr(error)
                     broken = f"{name} failed"
             say(f"  {name}: {result} in {time.monotonic() - begun:.1f} s {reason}")
             results.write(json.dumps({"name": name, "result": result, "reason": reason}) + "\n")
