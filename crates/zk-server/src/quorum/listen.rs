@@ -49,9 +49,9 @@ impl Port {
 }
 
 /// Binds this member's port and serves every address of it with `serve`, and follows it when its line
-/// names another: the new one is listened on before the old one is closed. When the first cannot be bound
-/// the server stops: it could take no part in elections. A server that is no member any more stays where it
-/// is, and so does one that cannot move yet.
+/// names another: the new one is listened on before the old one is closed. Of several addresses those count
+/// that can be had; when it is none of the first ones the server stops: it could take no part in elections. A
+/// server that is no member any more stays where it is, and so does one that cannot move yet.
 pub(crate) async fn run<S, F>(context: Arc<Context>, id: ServerId, port: Port, serve: S)
 where
     S: Fn(TcpListener) -> F,
@@ -76,6 +76,10 @@ where
                 );
                 let is_first = addresses.is_empty();
                 if is_first && ensemble.election_port_bind_retry.is_some_and(|max| tries >= max) {
+                    if sockets.settle_for_less(&wanted) {
+                        tracing::error!("{text} Members reach it at the other addresses");
+                        break;
+                    }
                     context.end(Exit::QuorumPort, text);
                     return;
                 }
@@ -108,7 +112,8 @@ pub(super) struct Sockets {
 }
 
 impl Sockets {
-    /// Listens on all of `addresses`, then on nothing else.
+    /// Listens on all of `addresses`, then on nothing else. After an error it listens on those that can be had, and on
+    /// what there was before.
     pub(super) async fn become_those<S, F>(
         &mut self,
         addresses: &[HostPort],
@@ -119,7 +124,7 @@ impl Sockets {
         S: Fn(TcpListener) -> F,
         F: Future<Output = ()> + Send + 'static,
     {
-        let targets = resolve_all(addresses, on_all_ips).await?;
+        let (targets, mut failed) = resolve_all(addresses, on_all_ips).await;
         let mut elsewhere = None;
         let mut there = Vec::new();
         for target in targets {
@@ -138,15 +143,21 @@ impl Sockets {
                 Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => {
                     elsewhere = Some(error);
                 }
-                Err(error) => return Err(error),
+                Err(error) => failed = Some(error),
             }
         }
-        if let Some(error) = elsewhere.filter(|_| there.is_empty()) {
+        if let Some(error) = failed.or(elsewhere.filter(|_| there.is_empty())) {
             return Err(error);
         }
         self.bound.retain(|address, _| there.contains(address));
         self.are_at = Some(addresses.to_vec());
         Ok(())
+    }
+
+    /// What is listened on has to do for these addresses; whether it is anything.
+    pub(super) fn settle_for_less(&mut self, addresses: &[HostPort]) -> bool {
+        self.are_at = Some(addresses.to_vec()).filter(|_| !self.bound.is_empty());
+        self.are_at.is_some()
     }
 
     /// Listens on nothing any more.
@@ -179,19 +190,26 @@ impl Sockets {
     }
 }
 
-/// What the addresses mean now.
-async fn resolve_all(addresses: &[HostPort], on_all_ips: bool) -> io::Result<Vec<SocketAddr>> {
+/// What the addresses mean now, and why one of them means nothing.
+async fn resolve_all(
+    addresses: &[HostPort],
+    on_all_ips: bool,
+) -> (Vec<SocketAddr>, Option<io::Error>) {
     let mut targets = Vec::new();
+    let mut failed = None;
     for address in addresses {
         if on_all_ips || address.is_wildcard() {
             targets.push(wildcard(address.port));
         } else {
-            targets.extend(address.resolve().await?);
+            match address.resolve().await {
+                Ok(found) => targets.extend(found),
+                Err(error) => failed = Some(error),
+            }
         }
     }
     targets.sort_unstable();
     targets.dedup();
-    Ok(targets)
+    (targets, failed)
 }
 
 fn bind(address: SocketAddr) -> io::Result<TcpListener> {
@@ -238,8 +256,8 @@ mod tests {
         sockets.become_those(std::slice::from_ref(&localhost), false, &idle).await.unwrap();
         assert!(!sockets.bound.is_empty());
         assert!(sockets.bound.keys().all(|address| address.ip().is_loopback()));
-        let all = resolve_all(&[localhost], true).await.unwrap();
-        assert!(all[0].ip().is_unspecified());
+        let (all, failed) = resolve_all(&[localhost], true).await;
+        assert!(all[0].ip().is_unspecified() && failed.is_none());
     }
 
     #[tokio::test]
@@ -254,6 +272,26 @@ mod tests {
         let error = sockets.become_those(&[elsewhere], false, &idle).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::AddrNotAvailable);
         assert!(sockets.are_at.is_none());
+    }
+
+    #[tokio::test]
+    async fn of_several_addresses_those_count_that_can_be_had() {
+        let [taken, free, other] = [(); 3].map(|()| zk_testkit::free_port());
+        let _taken = bind(([127, 0, 0, 1], taken).into()).unwrap();
+        let nobody = at("nobody.invalid", free);
+        let mut sockets = Sockets::default();
+        let none = [nobody.clone(), at("127.0.0.1", taken)];
+        assert!(sockets.become_those(&none, false, &idle).await.is_err());
+        assert!(!sockets.settle_for_less(&none));
+        for wanting in [nobody, at("127.0.0.1", taken)] {
+            let mut sockets = Sockets::default();
+            let some = [wanting, at("127.0.0.1", other)];
+            assert!(sockets.become_those(&some, false, &idle).await.is_err());
+            assert!(is_open(other));
+            assert!(sockets.settle_for_less(&some));
+            assert_eq!(sockets.are_at.as_deref(), Some(&some[..]));
+            sockets.close().await;
+        }
     }
 
     #[tokio::test]

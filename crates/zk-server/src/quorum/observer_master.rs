@@ -39,7 +39,9 @@ pub(crate) async fn run(context: Arc<Context>, id: ServerId, port: u16) {
         }
         let addresses = hosts();
         let mut sockets = Sockets::default();
-        if let Err(error) = sockets.become_those(&addresses, on_all_ips, &serve).await {
+        if let Err(error) = sockets.become_those(&addresses, on_all_ips, &serve).await
+            && !sockets.settle_for_less(&addresses)
+        {
             // Observers find another follower, or the leader.
             if !std::mem::replace(&mut warned, true) {
                 tracing::warn!(
