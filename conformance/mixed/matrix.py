@@ -392,7 +392,7 @@ def observers_behind_followers(ensemble):
     asks.expiring_session(ensemble, observer, ensemble[3], "/expiring")
     checks.agree(ensemble)
     # It comes back a little behind, and far behind.
-    for count, methods in ((20, ("DIFF",)), (0, ("SNAP",))):
+    for count, methods in ((20, ("DIFF",)), (0, ("SNAP", "DIFF"))):
         observer.kill()
         if not count:
             observer.wipe()

@@ -238,7 +238,7 @@ impl Core {
     }
 
     /// Fails if something behind `zxid` is committed.
-    pub(crate) fn may_truncate(&self, zxid: Zxid) -> Result<(), Exit> {
+    fn may_truncate(&self, zxid: Zxid) -> Result<(), Exit> {
         let committed = self.tail.committed();
         if zxid < committed {
             return Err(Exit::Halt(format!(

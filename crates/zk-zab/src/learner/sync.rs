@@ -52,9 +52,8 @@ impl Learner {
                     core.truncate(to)?;
                     return Ok(Err("the leader truncates to a transaction that is not in the log"));
                 }
-                core.may_truncate(to)?;
-                // Nothing goes yet: a leader truncates what it has not committed, and then proposes
-                // it again. What is the same may be committed by then, and must not leave this disk.
+                // Nothing goes yet: a leader truncates what it has not committed, or committed and not applied, and
+                // then proposes it again. What is the same may be committed here, and must not leave this disk.
                 self.begin_sync(core, "TRUNC", to);
                 self.sync.overlaps = true;
                 if seeded(Bug::InterruptedTruncate) {

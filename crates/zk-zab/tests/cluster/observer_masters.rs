@@ -295,7 +295,10 @@ fn served(rig: &mut Rig, link: LinkId, method: PacketType, zxid: i64) -> String 
     if !came.is_empty() {
         return came;
     }
-    rig.packet(link, packet(PacketType::NEW_LEADER, z(3, 0), None));
+    let came = words(&rig.packet(link, packet(PacketType::NEW_LEADER, z(3, 0), None)));
+    if came.contains("close") {
+        return came;
+    }
     words(&rig.packet(link, packet(PacketType::UP_TO_DATE, -1, None)))
 }
 

@@ -503,11 +503,31 @@ fn an_earlier_roles_writes_are_no_acknowledgements() {
 fn committed_transactions_are_not_truncated() {
     let (mut rig, link) = Rig::following(disk(&[z(1, 1), z(1, 2), z(1, 3)], 2, 1));
     rig.packet(link, leader_info(2));
-    let actions = rig.packet(link, packet(PacketType::TRUNC, z(1, 1), None));
+    rig.packet(link, packet(PacketType::TRUNC, z(1, 1), None));
+    let actions = rig.packet(link, packet(PacketType::NEW_LEADER, z(2, 0), None));
     assert_eq!(words(&actions), "1:close; halt");
     let Some(Action::Halt { why }) = actions.last() else { panic!() };
     assert!(why.contains("0x100000001") && why.contains("0x100000002"), "{why}");
     assert_eq!(words(&rig.wait(5000)), "", "it is silent for good");
+}
+
+/// Upstream's leader plans with what it has applied, which may be less than what it has told others to commit.
+#[test]
+fn what_is_proposed_again_behind_a_truncation_stays() {
+    let log = [z(1, 1), z(1, 2), z(1, 3)];
+    let (mut rig, link) = Rig::following(disk(&log, 2, 1));
+    rig.packet(link, leader_info(2));
+    rig.packet(link, packet(PacketType::TRUNC, z(1, 1), None));
+    for zxid in [z(1, 2), z(1, 3)] {
+        rig.packet(link, packet(PacketType::PROPOSAL, zxid, txn(zxid)));
+        rig.packet(link, packet(PacketType::COMMIT, zxid, None));
+    }
+    let actions = rig.packet(link, packet(PacketType::NEW_LEADER, z(2, 0), None));
+    assert_eq!(words(&actions), "1:ACK 0x200000000");
+    let actions = rig.packet(link, packet(PacketType::UP_TO_DATE, -1, None));
+    assert_eq!(words(&actions), "deliver 0x100000003; 1:ACK 0x200000000; serve");
+    let logged: Vec<i64> = rig.disk.log.iter().map(|(zxid, _)| zxid.0).collect();
+    assert_eq!(logged, log);
 }
 
 #[test]
