@@ -117,13 +117,17 @@ impl<'f> Reader<'f> {
         Ok(self.slice(field)?.map(lossy))
     }
 
-    /// Reads a vector; null and, as Java does, any other negative count are `None`.
+    /// Reads a vector; null is `None`, and any other negative count is an empty one, as in Java.
     ///
     /// # Errors
     /// The count is more than what is left could hold, or an element is unreadable.
     pub fn vector<T: Field>(&mut self, field: &'static str) -> Result<Option<Vec<T>>, DecodeError> {
         let count = self.int(field)?;
-        let Ok(wanted) = usize::try_from(count) else { return Ok(None) };
+        if count == -1 {
+            return Ok(None);
+        }
+        // `BinaryInputArchive.BinaryIndex.done`: there is nothing to count up to.
+        let wanted = usize::try_from(count).unwrap_or_default();
         if wanted > self.rest.len() / T::MIN_LEN {
             return Err(DecodeError::new(field, DecodeErrorKind::Count(count)));
         }

@@ -277,9 +277,14 @@ mod tests {
     }
 
     #[test]
-    fn negative_counts_are_null_vectors_as_in_java() {
-        let frame = Bytes::copy_from_slice(&(-5i32).to_be_bytes());
-        assert_eq!(Reader::new(&frame).vector::<i32>("h"), Ok(None));
+    fn other_negative_counts_are_empty_vectors_as_in_java() {
+        let vector = |count: i32| {
+            let frame = Bytes::copy_from_slice(&count.to_be_bytes());
+            Reader::new(&frame).vector::<i32>("h")
+        };
+        assert_eq!(vector(-1), Ok(None));
+        assert_eq!(vector(-2), Ok(Some(Vec::new())));
+        assert_eq!(vector(i32::MIN), Ok(Some(Vec::new())));
     }
 
     #[test]

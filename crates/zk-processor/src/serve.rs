@@ -327,6 +327,8 @@ fn unreadable(op: OpCode, error: DecodeError) -> (ErrorCode, bool) {
     match op {
         OpCode::MULTI => (ErrorCode::MARSHALLING_ERROR, !is_null || error.field != "acl"),
         OpCode::SET_DATA | OpCode::SET_ACL if is_null => (ErrorCode::BAD_ARGUMENTS, true),
+        // Nobody watches what has no name.
+        OpCode::REMOVE_WATCHES | OpCode::CHECK_WATCHES if is_null => (ErrorCode::NO_WATCHER, false),
         OpCode(_) => (ErrorCode::MARSHALLING_ERROR, is_null),
     }
 }
