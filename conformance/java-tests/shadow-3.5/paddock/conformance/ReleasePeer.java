@@ -2,6 +2,8 @@ package paddock.conformance;
 
 import java.io.IOException;
 import java.net.InetSocketAddress;
+import java.util.Collection;
+import java.util.List;
 import java.util.Properties;
 import javax.security.sasl.SaslException;
 import org.apache.zookeeper.server.quorum.QuorumPeer;
@@ -25,6 +27,20 @@ abstract class ReleasePeer extends QuorumPeer {
     @Override
     public InetSocketAddress getElectionAddress() {
         return itself().electionAddr;
+    }
+
+    /** Where a member listens for learners. */
+    static Collection<Integer> quorumPorts(QuorumServer member) {
+        return List.of(member.addr.getPort());
+    }
+
+    /** What the tests have set in static fields; 3.5 has neither. */
+    public static boolean closesSessionsByTxn() {
+        return true;
+    }
+
+    public static boolean checksAclsEagerly() {
+        return false;
     }
 
     static QuorumVerifier parse(Properties members) throws IOException, QuorumPeerConfig.ConfigException {

@@ -1,8 +1,10 @@
 package paddock.conformance;
 
 import java.io.IOException;
+import java.util.Collection;
 import java.util.Properties;
 import javax.security.sasl.SaslException;
+import org.apache.zookeeper.server.ZooKeeperServer;
 import org.apache.zookeeper.server.quorum.MultipleAddresses;
 import org.apache.zookeeper.server.quorum.QuorumPeer;
 import org.apache.zookeeper.server.quorum.QuorumPeerConfig;
@@ -25,6 +27,20 @@ abstract class ReleasePeer extends QuorumPeer {
     @Override
     public MultipleAddresses getElectionAddress() {
         return itself().electionAddr;
+    }
+
+    /** Where a member listens for learners. */
+    static Collection<Integer> quorumPorts(QuorumServer member) {
+        return member.addr.getAllPorts();
+    }
+
+    /** What the tests have set in static fields. */
+    public static boolean closesSessionsByTxn() {
+        return ZooKeeperServer.isCloseSessionTxnEnabled();
+    }
+
+    public static boolean checksAclsEagerly() {
+        return ZooKeeperServer.isEnableEagerACLCheck();
     }
 
     static QuorumVerifier parse(Properties members) throws IOException, QuorumPeerConfig.ConfigException {

@@ -66,7 +66,7 @@ public class ExternalPeer extends ReleasePeer {
             if (masters != null) {
                 ports.add(Integer.parseInt(masters.trim()));
             }
-            getView().values().forEach(member -> ports.addAll(member.addr.getAllPorts()));
+            getView().values().forEach(member -> ports.addAll(quorumPorts(member)));
             ServerProcess now = process;
             return now == null ? -1 : now.connectedTo().stream().filter(ports::contains).findFirst().orElse(-1);
         } catch (IOException e) {
@@ -127,7 +127,7 @@ public class ExternalPeer extends ReleasePeer {
         return zxid.isEmpty() ? -1 : Long.parseUnsignedLong(zxid.substring(2), 16);
     }
 
-    @Override
+    /** From 3.6 on it overrides. */
     public long getMyId() {
         return id;
     }

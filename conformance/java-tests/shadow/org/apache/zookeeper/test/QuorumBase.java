@@ -271,7 +271,7 @@ public class QuorumBase extends ClientBase {
         settings.put("localSessionsEnabled", Boolean.toString(localSessionsEnabled));
         settings.put("localSessionsUpgradingEnabled", Boolean.toString(localSessionsUpgradingEnabled));
         // A static field in the servers of a JVM.
-        settings.put("enableEagerACLCheck", Boolean.toString(ZooKeeperServer.isEnableEagerACLCheck()));
+        settings.put("enableEagerACLCheck", Boolean.toString(ExternalPeer.checksAclsEagerly()));
         for (int other = 1; other <= SERVERS; other++) {
             String part = withObservers && other > 3 ? "observer" : "participant";
             String client = ";" + LOCALADDR + ":" + clientPorts[other - 1];

@@ -6,7 +6,6 @@ import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.Properties;
 import javax.security.sasl.SaslException;
-import org.apache.zookeeper.server.ZooKeeperServer;
 import org.apache.zookeeper.server.admin.AdminServer.AdminServerException;
 import org.apache.zookeeper.server.quorum.QuorumPeerConfig.ConfigException;
 import paddock.conformance.ExternalPeer;
@@ -29,7 +28,7 @@ public class QuorumPeerMain {
         // Static fields in the servers of a JVM: what one of them has been told the next ones know.
         QuorumPeerConfig.setReconfigEnabled(told(config, settings, "reconfigEnabled", QuorumPeerConfig.isReconfigEnabled()));
         QuorumPeerConfig.setStandaloneEnabled(told(config, settings, "standaloneEnabled", QuorumPeerConfig.isStandaloneEnabled()));
-        if (!ZooKeeperServer.isCloseSessionTxnEnabled()) {
+        if (!ExternalPeer.closesSessionsByTxn()) {
             told(config, settings, "closeSessionTxn.enabled", false);
         }
         long id = Long.parseLong(Files.readString(Path.of(settings.getProperty("dataDir"), "myid")).trim());
