@@ -39,8 +39,7 @@ impl InForce {
 
     /// As it was configured.
     fn of(ensemble: &EnsembleConfig) -> Self {
-        let version = i64::try_from(ensemble.version).unwrap_or(i64::MAX);
-        Self::new(Members { version, ..Members::from_text(&ensemble.text()) })
+        Self::new(numbered(ensemble.version, &ensemble.text()))
     }
 
     /// A member's line.
@@ -141,8 +140,12 @@ impl Membership {
 pub(crate) fn proposed(config: &ServerConfig) -> Option<Members> {
     let ensemble = &config.ensemble;
     let proposed = ensemble.proposed.as_ref().filter(|_| ensemble.reconfig_enabled)?;
-    let version = i64::try_from(proposed.version).unwrap_or(i64::MAX);
-    Some(Members { version, ..Members::from_text(&proposed.text) })
+    Some(numbered(proposed.version, &proposed.text))
+}
+
+fn numbered(version: u64, text: &str) -> Members {
+    let version = i64::try_from(version).unwrap_or(i64::MAX);
+    Members { version, ..Members::from_text(text) }
 }
 
 /// Where this server serves clients: what its line says goes before its own file.
