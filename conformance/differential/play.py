@@ -15,6 +15,7 @@ import time
 
 from steps import AUTH, CHILDREN, CHILDREN2, CLOSE, CONNECTIONS, EPHEMERALS, EXISTS, MULTI_READ, SUPER, WHO_AM_I
 from steps import i32, i64, string
+import jute
 
 PATIENCE = 8.0  # seconds for what must come
 QUIET = 0.4  # seconds until a request without an answer is taken for one that gets none
@@ -507,31 +508,17 @@ def calm(told):
 # --- lists that Java gives in the order of a hash table ---
 
 
-class Records:
-    def __init__(self, data):
-        self.data, self.at = data, 0
-
-    def int(self):
-        self.at += 4
-        return struct.unpack_from(">i", self.data, self.at - 4)[0]
+class Records(jute.Reader):
+    """Strings as they stand, with their lengths."""
 
     def string(self):
         begin = self.at
-        length = self.int()
-        self.at += max(0, length)
-        if self.at > len(self.data):
-            raise struct.error
+        self.buffer()
         return self.data[begin : self.at]
 
     def strings(self):
         count = self.int()
-        return i32(count) + b"".join(sorted(self.string() for _ in range(max(0, count))))
-
-    def take(self, count):
-        self.at += count
-        if self.at > len(self.data):
-            raise struct.error
-        return self.data[self.at - count : self.at]
+        return i32(count) + b"".join(sorted(self.string() for _ in range(count)))
 
     def rest(self):
         return self.data[self.at :]
@@ -544,7 +531,7 @@ def in_order(op, body):
             return records.strings() + records.rest()
         if op == WHO_AM_I:
             count = records.int()
-            return i32(count) + b"".join(sorted(records.string() + records.string() for _ in range(max(0, count)))) + records.rest()
+            return i32(count) + b"".join(sorted(records.string() + records.string() for _ in range(count))) + records.rest()
         if op == MULTI_READ:
             out = []
             while True:
@@ -561,7 +548,7 @@ def in_order(op, body):
                     out.append(records.strings())
                 else:
                     return body
-    except struct.error:
+    except jute.Short:
         pass
     return body
 
