@@ -973,6 +973,7 @@ fn tree(settings: &Settings) -> TreeConfig {
     TreeConfig {
         extended_types_enabled: settings.bool("extendedTypesEnabled"),
         enforce_quota: settings.bool("enforceQuota"),
+        eager_acl_check: settings.bool("enableEagerACLCheck"),
         container_check_interval_ms: settings.u32("znode.container.checkIntervalMs"),
         container_max_per_minute: settings.u32("znode.container.maxPerMinute"),
         container_max_never_used_interval_ms: Some(

@@ -201,6 +201,8 @@ pub struct TreeConfig {
     pub extended_types_enabled: bool,
     /// Hard quotas are enforced.
     pub enforce_quota: bool,
+    /// A member refuses what ACLs forbid before it asks the leader.
+    pub eager_acl_check: bool,
     /// Time between searches for dead containers and TTL nodes.
     pub container_check_interval_ms: u32,
     /// Containers and TTL nodes deleted in a minute at most.

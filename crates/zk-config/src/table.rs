@@ -91,7 +91,6 @@ const OBSERVER_RING: Status = NoEffect(
 );
 const ORACLE: Status = Later(Feature::Oracle);
 const OBSERVER_DISK: Status = NoEffect("an observer keeps its data on disk as every member does");
-const EAGER_ACL: Status = NoEffect("the leader checks the ACLs of every write");
 const DIFF_SYNCS: Status =
     NoEffect("differences come from memory or straight from the log, for any number of learners");
 const EPOCH_WAIT: Status = NoEffect("a leader waits initLimit for a quorum to follow it");
@@ -184,7 +183,7 @@ pub const KEYS: &[KeyInfo] = &[
     row("DigestAuthenticationProvider.enabled", Bool, "true", Property, Honoured, "Offer the digest scheme."),
     row("DigestAuthenticationProvider.digestAlg", OneOf(&["SHA1", "SHA-1", "SHA-256", "SHA3-256"]), "SHA1", Property, Honoured, "Hash of the digest scheme."),
     row("authProvider.*", Class, "", Property, Honoured, "Class of a further authentication scheme."),
-    between(row("enableEagerACLCheck", Bool, "false", Property, EAGER_ACL, "Check ACLs of writes before they go to the leader.")),
+    between(row("enableEagerACLCheck", Bool, "false", Property, Honoured, "Refuse what ACLs forbid before the leader is asked.")),
     row("enforce.auth.enabled", Bool, "false", Property, Honoured, "Refuse sessions that are not authenticated."),
     row("enforce.auth.schemes", List, "", Property, Honoured, "Schemes of which one is required."),
     restricting(row("sessionRequireClientSASLAuth", Bool, "false", Property, SASL, "Refuse sessions without SASL.")),

@@ -175,6 +175,7 @@ mod defaults {
             TreeConfig {
                 extended_types_enabled: false,
                 enforce_quota: false,
+                eager_acl_check: false,
                 container_check_interval_ms: 60_000,
                 container_max_per_minute: 10_000,
                 container_max_never_used_interval_ms: None,
@@ -228,7 +229,7 @@ mod values {
                  connection_throttle_freeze_time=6\nconnection_throttle_drop_increase=0.5\nsnapCount=10\n\
                  snapSizeLimitInKb=-1\npreAllocSize=64\nfsync.warningthresholdms=20\ndigest.enabled=false\n\
                  datadir.autocreate=false\nautopurge.purgeInterval=90m\n\
-                 extendedTypesEnabled=true\nenforceQuota=true\n4lw.commands.whitelist=ruok , mntr,\n\
+                 extendedTypesEnabled=true\nenforceQuota=true\nenableEagerACLCheck=true\n4lw.commands.whitelist=ruok , mntr,\n\
                  DigestAuthenticationProvider.superDigest=super:D/InIHSb7yEEbrWz8b9l71RjZJU=\n\
                  DigestAuthenticationProvider.enabled=false\n",
             )
@@ -285,6 +286,7 @@ mod values {
             TreeConfig {
                 extended_types_enabled: true,
                 enforce_quota: true,
+                eager_acl_check: true,
                 container_check_interval_ms: 100,
                 container_max_per_minute: 600,
                 container_max_never_used_interval_ms: Some(200),

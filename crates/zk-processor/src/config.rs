@@ -90,6 +90,8 @@ pub struct NodeConfig {
     pub digest_enabled: bool,
     /// Whether hard quotas refuse writes.
     pub enforce_quota: bool,
+    /// Whether a member refuses what ACLs forbid before it asks the leader (`enableEagerACLCheck`).
+    pub eager_acl_check: bool,
     /// What reconfigurations may be asked for.
     pub reconfig: ReconfigConfig,
     /// What a member without a quorum does.
@@ -112,6 +114,7 @@ impl NodeConfig {
             extended_types: ExtendedTypes::Disabled,
             digest_enabled: true,
             enforce_quota: false,
+            eager_acl_check: false,
             reconfig: ReconfigConfig::default(),
             read_only_mode: ReadOnlyMode::Disabled,
             containers: ContainerConfig::default(),

@@ -18,7 +18,7 @@ use crate::node::{Action, Flow, InFlight, Node, Served, Writer};
 use crate::propose::Asker;
 use crate::role::{Learning, Role};
 use crate::stats::{Stats, Tally};
-use crate::{Now, propose};
+use crate::{Now, propose, writes};
 
 /// Requests of one connection that may wait for an answer before it is not read any more. A client
 /// that pipelines more is served as fast, just not buffered further.
@@ -207,6 +207,10 @@ impl Node {
                 if op == OpCode::CLOSE_SESSION && self.close_local(writer, exchange, xid) {
                     return Ok(());
                 }
+                if let Err(err) = self.check_eagerly(exchange, &request) {
+                    exchange.enqueue(fail(err));
+                    return Ok(());
+                }
                 let local = self.upgrade_if_needed(writer, exchange, &request, actions)?;
                 if let Role::Learner(learning) = &mut writer.role {
                     self.forward(learning, exchange, xid, request, local, frame, actions);
@@ -258,6 +262,20 @@ impl Node {
 }
 
 impl Node {
+    /// With `enableEagerACLCheck`: what can be refused by the tree of this member (`authWriteRequest`). A
+    /// client's own requests that are on their way may change that, so behind those the leader is asked
+    /// all the same; upstream does not wait for them.
+    ///
+    /// # Errors
+    /// `NO_AUTH`, `INVALID_ACL`.
+    fn check_eagerly(&self, exchange: &Exchange<'_>, request: &Request) -> Result<(), ErrorCode> {
+        let is_asked = self.is_member && self.config.eager_acl_check;
+        if !is_asked || !exchange.state.pending.is_empty() {
+            return Ok(());
+        }
+        writes::check_acl(&self.config.auth, &exchange.db.tree, request, &exchange.state.auth)
+    }
+
     /// A client's write, or its sync, where they are prepared.
     fn write(
         &self,

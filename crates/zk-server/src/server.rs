@@ -484,6 +484,7 @@ fn node_config(
         extended_types,
         digest_enabled: config.storage.digest_enabled,
         enforce_quota: config.tree.enforce_quota,
+        eager_acl_check: config.tree.eager_acl_check,
         reconfig: ReconfigConfig {
             enabled: config.ensemble.reconfig_enabled,
             standalone_enabled: config.ensemble.standalone_enabled,

@@ -518,10 +518,6 @@ fn what_is_merely_missing_is_a_warning() {
             "syncEnabled: no effect in Paddock: an observer keeps its data on disk as every member does",
         ),
         (
-            "enableEagerACLCheck=true\n",
-            "enableEagerACLCheck: no effect in Paddock: the leader checks the ACLs of every write",
-        ),
-        (
             "leader.maxConcurrentDiffSyncs=1\n",
             "leader.maxConcurrentDiffSyncs: no effect in Paddock: differences come from memory or \
              straight from the log, for any number of learners",

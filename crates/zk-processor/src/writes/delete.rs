@@ -41,7 +41,7 @@ pub(crate) fn prepare_container(prep: &mut Prep<'_>, path: String) -> Result<Txn
     Ok(Txn::Delete(DeleteTxn { path }))
 }
 
-fn parent_of_deletable(path: &str) -> Result<&str, ErrorCode> {
+pub(super) fn parent_of_deletable(path: &str) -> Result<&str, ErrorCode> {
     if SPECIAL_PATHS.contains(&path) {
         return Err(ErrorCode::BAD_ARGUMENTS);
     }

@@ -10,7 +10,43 @@ pub(crate) mod reconfig;
 pub(crate) mod set_acl;
 pub(crate) mod set_data;
 
-use zk_proto::{ErrorCode, path};
+use zk_proto::acl::{Id, Perms};
+use zk_proto::proto::{CreateRequest, SetAclRequest};
+use zk_proto::{ErrorCode, Request, path};
+use zk_tree::DataTree;
+
+use crate::auth::Authenticator;
+
+/// What an ACL in the tree has to say of a write, whatever else may be wrong with it. Upstream looks at
+/// these operations only (`effectiveACLPath`).
+///
+/// # Errors
+/// `NO_AUTH`, `INVALID_ACL`.
+pub(crate) fn check_acl(
+    auth: &Authenticator,
+    tree: &DataTree,
+    request: &Request,
+    ids: &[Id],
+) -> Result<(), ErrorCode> {
+    let (path, perms) = match request {
+        Request::Create(request) | Request::Create2(request) => {
+            (parent_of(&request.path), Perms::CREATE)
+        }
+        Request::Delete(request) => (delete::parent_of_deletable(&request.path), Perms::DELETE),
+        Request::SetData(request) => (Ok(request.path.as_str()), Perms::WRITE),
+        Request::SetAcl(request) => (Ok(request.path.as_str()), Perms::ADMIN),
+        _ => return Ok(()), // the leader's to judge
+    };
+    let Ok(path) = path else { return Ok(()) };
+    if let Request::Create(CreateRequest { acl, .. })
+    | Request::Create2(CreateRequest { acl, .. })
+    | Request::SetAcl(SetAclRequest { acl, .. }) = request
+    {
+        auth.fixup(acl.clone(), ids)?;
+    }
+    let Some(node) = tree.find(path) else { return Ok(()) };
+    auth.check(node.acl(), perms, ids)
+}
 
 /// A path's parent, checked as far as upstream checks before it looks at anything else.
 fn parent_of(path: &str) -> Result<&str, ErrorCode> {

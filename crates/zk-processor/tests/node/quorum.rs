@@ -520,6 +520,55 @@ fn rights_are_the_clients_wherever_it_is_connected() {
     ensemble.check();
 }
 
+/// Whether a refused write leaves a trace in the log, at each kind of member.
+fn refusals_with(eager_acl_check: bool) -> Vec<(ErrorCode, bool)> {
+    let mut ensemble = Ensemble::with(3, 1, NodeConfig { eager_acl_check, ..config() }, |_| {});
+    let mut seen = Vec::new();
+    for server in [ensemble.leader(), ensemble.follower(), 4] {
+        let (owner, other, path) =
+            (format!("owner{server}"), format!("other{server}"), format!("/mine{server}"));
+        ensemble.connect(&owner, server);
+        ensemble.connect(&other, server);
+        ok(&mut ensemble, &owner, "auth digest me:secret");
+        ok(&mut ensemble, &owner, &format!("create {path} v acl=cdrwa,auth:"));
+        ok(&mut ensemble, &owner, &format!("create {path}/x"));
+        for text in [
+            format!("create {path}/y"),
+            format!("create2 {path}/y"),
+            format!("delete {path}/x"),
+            format!("set {path} stolen"),
+            format!("setacl {path} acl=open"),
+            format!("create /free{server} v acl=cdrwa,auth:"),
+        ] {
+            let before = ensemble.log(server).len();
+            let err = err(&mut ensemble, &other, &text);
+            seen.push((err, ensemble.log(server).len() > before));
+        }
+        // What is not there, or is no path, the leader judges.
+        assert_eq!(err(&mut ensemble, &other, "set /none v"), ErrorCode::NO_NODE);
+        assert_eq!(err(&mut ensemble, &other, "create none"), ErrorCode::BAD_ARGUMENTS);
+        // What a client asked for before counts, though this member has not seen it yet.
+        let half = format!("/half{server}");
+        ok(&mut ensemble, &owner, &format!("create {half} v acl=ra,auth:"));
+        let texts = [format!("setacl {half} acl=open"), format!("set {half} v")];
+        ensemble.send_all(&owner, &requests(&texts.each_ref().map(String::as_str)));
+        assert_eq!(replies(&mut ensemble, &owner), [(OpCode::SET_ACL, 0), (OpCode::SET_DATA, 0)]);
+    }
+    ensemble.check();
+    seen
+}
+
+#[test]
+fn what_acls_forbid_is_refused_before_the_leader_is_asked() {
+    let refused = |logged| {
+        let mut of_a_server = vec![(ErrorCode::NO_AUTH, logged); 5];
+        of_a_server.push((ErrorCode::INVALID_ACL, logged));
+        of_a_server.repeat(3)
+    };
+    assert_eq!(refusals_with(false), refused(true));
+    assert_eq!(refusals_with(true), refused(false));
+}
+
 /// What a script asks for, one connection after the other, without what only makes sense alone.
 fn asked() -> Vec<String> {
     const SCRIPTS: &[&str] = &[
