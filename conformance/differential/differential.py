@@ -7,8 +7,6 @@ import json
 import os
 import shutil
 import signal
-import struct
-
 import time
 
 from steps import (
@@ -17,7 +15,7 @@ from steps import (
 import jute
 import known
 from configurations import CONFIGURATIONS
-from play import HEADER, MARK, Gone, Side
+from play import HEADER, MARK, Gone, Side, in_order
 from servers import Server, say
 
 JVM = ("-Xmx256m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xshare:auto", "-Dzookeeper.forceSync=no")
@@ -98,11 +96,7 @@ class Pair:
         replies = [side.operate(op, body) for side in self.sides]
         masked = []
         for side, reply in zip(self.sides, replies):
-            records = reply[16:]
-            if op == CHILDREN2 and len(records) >= 4:
-                names, stat = split_names(records)
-                records = b"\0".join(sorted(names)) + stat
-            masked.append(side.mask(reply[:16] + records))
+            masked.append(side.mask(reply[:16] + in_order(op, reply[16:])))
         if masked[0] != masked[1]:
             self.why = self.why or f"operation {op} {body!r}: {masked[0].hex()} and {masked[1].hex()}"
         return replies[0]
@@ -121,8 +115,9 @@ class Pair:
             found[path] = (data[16:-68], acl[16:-68])
             children = self.both(CHILDREN2, name + b"\0")
             if HEADER.unpack_from(children)[2] == 0:
-                names, _ = split_names(children[16:])
-                rest += [(path if path != "/" else "") + "/" + child.decode(errors="replace") for child in sorted(names)]
+                reader = jute.Reader(children[16:])
+                names = [reader.string() for _ in range(reader.int())]
+                rest += [(path if path != "/" else "") + "/" + child for child in sorted(names)]
             else:
                 self.blocked = True
             if self.why:
@@ -195,16 +190,6 @@ def same_state(first, second):
         return [(at, what, data[4:]) for at, what, data in outcome if what in ("mark", "closed", "silent", "the server is gone") or "session" in what]
 
     return state(first) == state(second)
-
-
-def split_names(body):
-    count = struct.unpack_from(">i", body)[0]
-    names, at = [], 4
-    for _ in range(max(0, count)):
-        length = struct.unpack_from(">i", body, at)[0]
-        names.append(body[at + 4 : at + 4 + length])
-        at += 4 + length
-    return names, body[at:]
 
 
 # --- what differs ---

@@ -11,10 +11,12 @@ from typing import Callable, NamedTuple
 
 import jute
 from steps import (
-    CREATE, CREATE2, CREATE_CONTAINER, CREATE_SESSION, CREATE_TTL, DELETE_CONTAINER, SET_WATCHES, SET_WATCHES2,
+    AUTH, CHECK_WATCHES, CREATE, CREATE2, CREATE_CONTAINER, CREATE_SESSION, CREATE_TTL, DELETE_CONTAINER, MULTI_READ,
+    REMOVE_WATCHES, SET_ACL, SET_WATCHES, SET_WATCHES2,
 )  # fmt: skip
 
 NULL = b"\xff\xff\xff\xff"
+INVALID_ACL = (-114).to_bytes(4, "big", signed=True)
 
 
 class Rule(NamedTuple):
@@ -39,6 +41,16 @@ def bodies(step, *ops):
 def errors(outcome):
     """The codes of the replies, in their order."""
     return [int.from_bytes(data[12:16], "big", signed=True) for _, what, data in outcome if what == "reply" and len(data) >= 16]
+
+
+def differing(apache, paddock):
+    """The pairs of codes that are not the same."""
+    return [pair for pair in zip(errors(apache), errors(paddock)) if pair[0] != pair[1]]
+
+
+def answers(outcome):
+    """The lines of a four-letter word's answer."""
+    return b"".join(data for _, what, data in outcome if what == "answer").decode(errors="replace").split("\n")
 
 
 def without_flag(body):
@@ -69,13 +81,14 @@ RULES = [
         "null in an ACL", False,
         "Upstream's schemes trip over a null id (MARSHALLINGERROR); to Paddock it is one that no scheme accepts (INVALIDACL).",
         lambda step, apache, paddock: any(NULL in body for body in bodies(step))
-        and [pair for pair in zip(errors(apache), errors(paddock)) if pair[0] != pair[1]] == [(-5, -114)],
+        and differing(apache, paddock) in ([(-5, -114)], [(-5, 0)])
+        and any(what == "reply" and INVALID_ACL in data for _, what, data in paddock),
     ),
     Rule(
         "null path in a create", False,
         "Upstream looks at the mode before it trips over the path. Paddock answers what is wrong with the path alone.",
         lambda step, apache, paddock: any(body.startswith(NULL) for body in bodies(step, CREATE, CREATE2, CREATE_CONTAINER, CREATE_TTL))
-        and [pair for pair in zip(errors(apache), errors(paddock)) if pair[0] != pair[1]] in ([(-6, -5)], [(-8, -5)]),
+        and differing(apache, paddock) in ([(-6, -5)], [(-8, -5)]),
     ),
     Rule(
         "null path in a body that is cut", True,
@@ -89,6 +102,39 @@ RULES = [
         "empty one, and the path an error. No client sends either.",
         lambda step, apache, paddock: any(NULL in body[8:] for body in bodies(step, SET_WATCHES, SET_WATCHES2))
         and -5 in errors(apache) + errors(paddock),
+    ),
+    Rule(
+        "null path in a multiRead", False,
+        "Upstream sends what it had read before it tripped over the null beside the error, where no client looks.",
+        lambda step, apache, paddock: any(NULL in body for body in bodies(step, MULTI_READ)) and -5 in errors(apache) and not differing(apache, paddock),
+    ),
+    Rule(
+        "null path and a watcher type that is none", False,
+        "Upstream looks at the type first (MARSHALLINGERROR); Paddock says that nobody watches null.",
+        lambda step, apache, paddock: any(body.startswith(NULL) for body in bodies(step, REMOVE_WATCHES, CHECK_WATCHES))
+        and differing(apache, paddock) == [(-5, -121)],
+    ),
+    Rule(
+        "null scheme in a body that is cut", True,
+        "Upstream closes without an answer; Paddock sees the null first, and says that authentication failed before it closes.",
+        lambda step, apache, paddock: any(body[4:8] == NULL and is_cut(AUTH, body) for body in bodies(step, AUTH)),
+    ),
+    Rule(
+        "setACL and what comes right behind it", True,
+        "Upstream checks what is pipelined behind a setACL by the ACL that was there before, until the setACL is applied. To Paddock "
+        "what was asked for earlier counts.",
+        lambda step, apache, paddock: step["do"] == "burst" and has(step, SET_ACL) and any(-102 in pair for pair in differing(apache, paddock)),
+    ),
+    Rule(
+        "size of a quota's statistics", False,
+        "Upstream's approximate_data_size does not follow the znodes in which it keeps what a quota has used; Paddock's does.",
+        lambda step, apache, paddock: step.get("word") == "mntr"
+        and {line.split(" ")[0] for line in {*answers(apache)} ^ {*answers(paddock)}} == {"approximate_data_size"},
+    ),
+    Rule(
+        "a digest that is noted twice", False,
+        "Upstream's list of digests can have a zxid twice.",
+        lambda step, apache, paddock: step.get("word") == "hash" and {*answers(apache)} == {*answers(paddock)},
     ),
     Rule(
         "characters beyond the basic plane", False,

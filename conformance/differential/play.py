@@ -8,12 +8,13 @@ to. A time that contradicts an earlier one of the same transaction is not masked
 servers began empty and were asked the same.
 """
 
+import itertools
 import re
 import socket
 import struct
 import time
 
-from steps import AUTH, CHILDREN, CHILDREN2, CLOSE, CONNECTIONS, EPHEMERALS, EXISTS, MULTI_READ, SUPER, WHO_AM_I
+from steps import AUTH, CHILDREN, CHILDREN2, CLOSE, CONNECTIONS, EPHEMERALS, EXISTS, GET_ACL, MULTI_READ, SUPER, WHO_AM_I
 from steps import i32, i64, string
 import jute
 
@@ -520,6 +521,13 @@ class Records(jute.Reader):
         count = self.int()
         return i32(count) + b"".join(sorted(self.string() for _ in range(count)))
 
+    def acl(self):
+        """Whoever a client has shown itself to be stands for `auth` in an ACL: entries with the same permissions, one after the other."""
+        count = self.int()
+        entries = [(self.take(4), self.string() + self.string()) for _ in range(count)]
+        groups = (sorted(group) for _, group in itertools.groupby(entries, key=lambda entry: entry[0]))
+        return i32(count) + b"".join(perms + identity for group in groups for perms, identity in group)
+
     def rest(self):
         return self.data[self.at :]
 
@@ -529,6 +537,8 @@ def in_order(op, body):
         records = Records(body)
         if op in (CHILDREN, CHILDREN2, EPHEMERALS):
             return records.strings() + records.rest()
+        if op == GET_ACL:
+            return records.acl() + records.rest()
         if op == WHO_AM_I:
             count = records.int()
             return i32(count) + b"".join(sorted(records.string() + records.string() for _ in range(count))) + records.rest()
