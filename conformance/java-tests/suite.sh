@@ -9,7 +9,8 @@
 #                    53 is 22401-22615, ...
 #   CLIENT_PORTS     LOW-HIGH, the ports that the shadow classes pick
 # The tests are those Apache publishes; a listener class of ours (shadow/) starts the server process where they would
-# start a server inside their JVM. CONF_JOBS sets how many JVMs run at a time (2).
+# start a server inside their JVM. CONF_JOBS sets how many JVMs run at a time (3: they mostly
+# wait).
 TESTS="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 . "$TESTS/../lib/lib.sh"
 . "$CONF_DIR/lib/apache.sh"
@@ -33,7 +34,7 @@ partial=()
 started=$SECONDS
 # The super user (super:test) is the one that the tests' own build sets.
 python3 "$TESTS/harness/suite.py" --classes "$SUITE/classes.txt" --expected "$SUITE/expected.txt" --server "$SERVER" \
-  --results "$work/results" --work "$work/jvm" --jobs "${CONF_JOBS:-2}" --ports "$CLIENT_PORTS" --first-share "$FIRST_SHARE" \
+  --results "$work/results" --work "$work/jvm" --jobs "${CONF_JOBS:-3}" --ports "$CLIENT_PORTS" --first-share "$FIRST_SHARE" \
   ${QUICK:+--quick} ${CONF_NO_RETRY:+--no-retry} ${REST[@]+"${REST[@]}"} \
   -- "$APACHE_JAVA" -Xmx512m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -cp "$work/classes:$TESTS/$CLIENT_SHADOW:$CONF_DIR/lib/apache-conf:$LIB/*" \
   -Djava.io.tmpdir="{work}" -Dbuild.test.dir="{work}" -Dtest.junit.threads=100 -Dzookeeper.junit.threadid="{threadid}" \
