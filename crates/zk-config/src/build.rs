@@ -8,7 +8,7 @@ use zk_proto::membership::{Listener, Member, Role};
 use crate::diagnostic::{Diagnostic, Diagnostics, Severity};
 use crate::ensemble::{EnsembleConfig, QuorumSaslConfig, dynamic_file_version, parse_group};
 use crate::key::{Feature, Status};
-use crate::my_id::{MAX_EXTENDED_SERVER_ID, parse_my_id};
+use crate::my_id::{MAX_EXTENDED_SERVER_ID, MyIdError, parse_my_id};
 use crate::server_config::{
     AdminConfig, AuthConfig, AuthProvider, ClientAuth, ConnectionThrottle, FOUR_LETTER_WORDS,
     FourLetterWhitelist, ImportConfig, Limits, MetricsConfig, MetricsProvider, PADDOCK_WORDS,
@@ -33,8 +33,8 @@ pub(crate) fn build(
     if data_dir.is_none() && !settings.is_set("dataDir") {
         builder.error("dataDir", "not set; it names the folder of the data");
     }
-    let my_id = sources.my_id.as_ref().and_then(|file| builder.my_id(file));
     let ensemble = builder.ensemble(sources);
+    let my_id = sources.my_id.as_ref().and_then(|file| builder.my_id(file, &ensemble));
     builder.membership(&ensemble, my_id, sources);
     let (client_listener, secure_client_listener) = builder.listeners(&ensemble, my_id);
     let (min_session_timeout_ms, max_session_timeout_ms) = builder.session_timeouts();
@@ -108,7 +108,7 @@ impl Builder<'_> {
         self.report(Severity::Warning, self.settings.source(key), Some(key), message);
     }
 
-    fn my_id(&mut self, file: &NamedText) -> Option<u64> {
+    fn my_id(&mut self, file: &NamedText, ensemble: &EnsembleConfig) -> Option<u64> {
         match parse_my_id(&file.text) {
             Ok(id) => {
                 let extended = self.settings.bool("extendedTypesEnabled");
@@ -126,8 +126,15 @@ impl Builder<'_> {
                 Some(id)
             }
             Err(error) => {
+                let needed = ensemble.is_distributed();
+                let severity = match error {
+                    MyIdError::Negative { .. } if !needed => Severity::Warning,
+                    MyIdError::Negative { .. }
+                    | MyIdError::Empty
+                    | MyIdError::NotANumber { .. } => Severity::Error,
+                };
                 let source = Source { file: file.name.clone(), line: Some(1) };
-                self.report(Severity::Error, source, None, error.to_string());
+                self.report(severity, source, None, error.to_string());
                 None
             }
         }

@@ -18,11 +18,19 @@ pub enum MyIdError {
         /// The first line.
         text: String,
     },
+    /// It is a number below zero, which no member has. A server that is alone needs no id.
+    #[error(
+        "the myid file says {id}, which is no server id; write the number N of this machine's server.N line into it"
+    )]
+    Negative {
+        /// The number.
+        id: i64,
+    },
 }
 
 /// The id in the first line of `text`. Upstream accepts no blank around the number; here one is
-/// harmless, and the rest of the file is ignored as there. A negative id is refused: it stands for
-/// "not set" inside ZooKeeper.
+/// harmless, and the rest of the file is ignored as there. A negative id stands for "not set" inside
+/// ZooKeeper.
 ///
 /// # Errors
 /// When the first line is no whole number from 0 to 2^63 - 1.
@@ -31,11 +39,8 @@ pub fn parse_my_id(text: &str) -> Result<u64, MyIdError> {
     if first.is_empty() {
         return Err(MyIdError::Empty);
     }
-    first
-        .parse::<u64>()
-        .ok()
-        .filter(|id| i64::try_from(*id).is_ok())
-        .ok_or_else(|| MyIdError::NotANumber { text: first.to_owned() })
+    let id: i64 = first.parse().map_err(|_| MyIdError::NotANumber { text: first.to_owned() })?;
+    u64::try_from(id).map_err(|_| MyIdError::Negative { id })
 }
 
 #[cfg(test)]
@@ -60,7 +65,8 @@ mod tests {
     fn what_is_refused() {
         assert_eq!(parse_my_id(""), Err(MyIdError::Empty));
         assert_eq!(parse_my_id("\n1"), Err(MyIdError::Empty));
-        for text in ["one", "-1", "1.0", "0x1", "9223372036854775808", "1 2"] {
+        assert_eq!(parse_my_id("-1"), Err(MyIdError::Negative { id: -1 }));
+        for text in ["one", "-", "1.0", "0x1", "9223372036854775808", "1 2"] {
             assert_eq!(
                 parse_my_id(text),
                 Err(MyIdError::NotANumber { text: text.to_owned() }),

@@ -819,6 +819,11 @@ mod cross_checks {
         );
         assert!(said(&id("one\n"))[0].starts_with("/d/myid:1: error: the myid file says `one`"));
         assert_eq!(config(&with("").my_id("m", "4000")).my_id, Some(4000));
+        // A server that is alone needs none, and starts with what an ensemble's member does not.
+        let unset = "the myid file says -1, which is no server id; write the number N of this machine's server.N line into it";
+        assert_eq!(said(&with("").my_id("m", "-1")), [format!("m:1: warning: {unset}")]);
+        let member = "server.1=a:2888:3888\nserver.2=b:2888:3888\nserver.3=c:2888:3888\ninitLimit=5\nsyncLimit=5\n";
+        assert_eq!(said(&with(member).my_id("m", "-1")), [format!("m:1: error: {unset}")]);
     }
 
     #[test]

@@ -152,7 +152,7 @@ fn a_member_must_know_which_one_it_is() {
     for (text, message) in [
         ("", "/d/myid:1: error: the myid file is empty"),
         ("one\n", "/d/myid:1: error: the myid file says `one`; it must be one whole number"),
-        ("-1\n", "/d/myid:1: error: the myid file says `-1`"),
+        ("-1\n", "/d/myid:1: error: the myid file says -1, which is no server id"),
         (
             "7\n",
             "/d/myid:1: error: it says 7, but there is no line server.7; there are server.1, \
