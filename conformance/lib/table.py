@@ -4,6 +4,7 @@
 import argparse
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -56,7 +57,8 @@ def run_suite(folder, name, server, quick, logs, limit):
             raise
     seconds = time.monotonic() - began
     with open(log_path, encoding="utf-8", errors="replace") as log:
-        text = [line.rstrip("\n") for line in log if line.strip()]
+        # A shell that was driven may leave its colours in front of what the suite says.
+        text = [re.sub(r"\x1b\[[0-9;]*m", "", line).rstrip("\n") for line in log if line.strip()]
     row = {"suite": name, "server": server, "exit": code, "seconds": round(seconds, 1), "log": text}
     try:
         with open(report_path, encoding="utf-8") as report:
