@@ -69,6 +69,8 @@ pub(crate) struct Core {
     pub(crate) current_epoch: Epoch,
     /// The greatest epoch that some member was heard to have accepted: a new one must pass it.
     pub(crate) epoch_seen: Epoch,
+    /// When this server last made way, as a leader, for a member that had accepted a later epoch.
+    pub(crate) made_way_ms: Option<i64>,
     /// The configuration that takes over when its transaction is committed.
     pub(crate) next: Option<Next>,
     /// Without reconfiguration: the version of the configuration in the last `NEWLEADER`.
@@ -106,6 +108,7 @@ impl Core {
             accepted_epoch: durable.accepted_epoch.max(durable.current_epoch),
             current_epoch: durable.current_epoch,
             epoch_seen: Epoch(0),
+            made_way_ms: None,
             next: None,
             config_version_seen: 0,
             // With an accepted epoch, what is in the log may be the first part of a leader's history.

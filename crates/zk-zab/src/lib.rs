@@ -80,7 +80,8 @@
 //!   what is committed and on this disk never leaves it.
 //! - **Acknowledgements count one by one, in order.** A follower that leaves one out loses its link.
 //! - **A leader steps down for a member that has accepted a later epoch**, as upstream's does not: that
-//!   member could not join until the next election. It happens once, since the next epoch passes that one.
+//!   member could not join until the next election. The next epoch passes that one, so it happens once; and
+//!   not again for 20 ticks, whoever claims to be a member.
 //! - **A leader that is cut off** may believe to be established after a later one is. It cannot commit
 //!   anything, and notices within `syncLimit`; reads from it are as stale as upstream's.
 //! - **The configuration is static.** A follower with a newer one is refused, a reconfiguration from a

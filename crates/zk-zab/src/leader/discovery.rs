@@ -2,16 +2,21 @@ use tracing::{debug, info, warn};
 use zk_proto::quorum::{AckEpoch, LearnerInfo, PROTOCOL_VERSION, PacketType, QuorumPacket};
 use zk_proto::{Epoch, Record, ServerId, Zxid};
 
-use super::{Leader, LearnerLink, LinkState, Phase};
+use super::{GUESTS_MAX, Leader, LearnerLink, LinkState, Phase};
 use crate::core::{Core, Exit};
 use crate::packet::{NONE, epoch_zxid, leader_info};
 use crate::reconfig::Next;
 use crate::{History, Members, QuorumVerifier};
 
-/// How far a learner's accepted epoch may be ahead of everything that is known here. No real one comes
-/// near: a member accepts only what a leader with a quorum proposed. Without a limit, one confused
-/// learner could use up all epochs.
-const EPOCH_LEAD_MAX: i32 = 1 << 20;
+/// How far a learner's accepted epoch may be ahead of what is on disk here. No real one comes near: a
+/// member accepts only what a leader with a quorum proposed. Whoever reaches the quorum port can claim
+/// any; with the limit it takes 32,768 elections to use up all epochs.
+const EPOCH_LEAD_MAX: i32 = 1 << 16;
+
+/// How many ticks pass between two times that a leader makes way for a member that has accepted a later
+/// epoch. Meanwhile such a member is left out, as upstream leaves it out until the next election:
+/// somebody who claims to be a member that is away must not keep the others from serving.
+const MAKE_WAY_TICKS: i64 = 20;
 
 /// `Err`: the link is to be closed, and why.
 pub(super) type Handled = Result<(), &'static str>;
@@ -63,7 +68,7 @@ pub(crate) fn introduction(
         warn!(learner = %info.server_id, "a server that is not in the configuration follows");
     }
     let accepted_epoch = packet.zxid.epoch();
-    let known = core.accepted_epoch.max(core.epoch_seen).max(core.current_epoch);
+    let known = core.accepted_epoch.max(core.current_epoch);
     if accepted_epoch.0 < 0 || accepted_epoch.0.saturating_sub(known.0) > EPOCH_LEAD_MAX {
         return Err("the epoch that it accepted is impossible");
     }
@@ -95,6 +100,11 @@ impl Leader {
             return Ok(Err(why));
         }
         let Introduction { id, observer, accepted_epoch, .. } = introduction;
+        let guests =
+            self.links.iter().filter(|other| other.is_known() && !core.is_member(other.id));
+        if !core.is_member(id) && guests.count() >= GUESTS_MAX {
+            return Ok(Err("too many servers follow that are not in the configuration"));
+        }
         let learner = &mut self.links[at];
         learner.id = id;
         learner.observer = observer;
@@ -148,16 +158,21 @@ impl Leader {
         learner.state = LinkState::Known;
         learner.heard_ms = core.now_ms;
         let LearnerLink { link, id, observer, accepted_epoch, .. } = *learner;
-        core.epoch_seen = core.epoch_seen.max(accepted_epoch);
         info!(learner = %id, link = link.0, accepted_epoch = %accepted_epoch, observer, "a learner is here");
         if self.phase == Phase::Discovery {
+            core.epoch_seen = core.epoch_seen.max(accepted_epoch);
             return self.maybe_propose_epoch(core, history);
         }
         if accepted_epoch > self.epoch && core.is_member(id) {
-            // It would refuse this epoch, and every server that restarts with it.
+            // It refuses this epoch, and would refuse it from whoever leads next.
             warn!(learner = %id, accepted_epoch = %accepted_epoch, epoch = %self.epoch,
                 "a learner has accepted a later epoch");
-            return Err(Exit::Leave("a learner has accepted a later epoch"));
+            let since_ms = core.made_way_ms.map(|ms| core.now_ms - ms);
+            if since_ms.is_none_or(|ms| ms > MAKE_WAY_TICKS * core.config.tick_ms) {
+                core.made_way_ms = Some(core.now_ms);
+                core.epoch_seen = core.epoch_seen.max(accepted_epoch);
+                return Err(Exit::Leave("a learner has accepted a later epoch"));
+            }
         }
         self.send_epoch(core, at);
         // Whoever has accepted this epoch before does not count as accepting it now.

@@ -23,6 +23,9 @@ pub(crate) const STRANGERS_MAX: usize = 64;
 /// How many learners there may be. Ids beyond 255 do not fit into session ids.
 pub(crate) const LEARNERS_MAX: usize = 255;
 
+/// How many of them may be in no configuration: members must not find their places taken by others.
+pub(crate) const GUESTS_MAX: usize = 64;
+
 /// How far a leader has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Phase {

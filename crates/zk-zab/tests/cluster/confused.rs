@@ -1,7 +1,7 @@
 //! Learners and leaders that say what they should not: it costs them their link.
 
 use bytes::Bytes;
-use zk_proto::quorum::{LearnerInfo, PacketType, QuorumPacket};
+use zk_proto::quorum::{LearnerInfo, PacketType, PeerState, QuorumPacket};
 use zk_proto::{Record, ServerId, Zxid};
 use zk_testkit::property_of;
 use zk_zab::{Action, Input, LinkId};
@@ -155,6 +155,72 @@ fn strangers_are_few_and_do_not_stay() {
     let actions = rig.wait(1200);
     let closes = actions.iter().filter(|action| matches!(action, Action::Close { .. })).count();
     assert_eq!(closes, 63);
+}
+
+/// The end of an election that server 2 wins again, with the epoch that it proposes.
+fn lead_again(rig: &mut Rig) -> (LinkId, i32) {
+    rig.vote(1, 2, 3);
+    let link = rig.accept();
+    rig.packet(link, follower_info(0, 1));
+    let epoch = rig.peer.status().accepted_epoch.0;
+    rig.packet(link, ack_epoch(1, 0));
+    rig.packet(link, ack(z(i64::from(epoch), 0)));
+    assert!(rig.peer.may_propose());
+    (link, epoch)
+}
+
+/// Somebody says once after the other to have accepted an epoch that is as late as can be.
+#[test]
+fn what_strangers_claim_uses_up_no_epochs() {
+    let (mut rig, follower) = Rig::leading();
+    let latest = 1 + (1 << 16);
+    for (nth, accepted) in [latest, latest, latest + 1, 2 * latest].into_iter().enumerate() {
+        let link = rig.accept();
+        let id = 1000 + i64::try_from(nth).unwrap();
+        let actions = rig.packet(link, info(PacketType::OBSERVER_INFO, accepted, id));
+        assert_eq!(closed(&actions, link), accepted > latest, "{}", words(&actions));
+    }
+    still_leads(&mut rig, follower);
+    rig.step(Input::LinkDown { link: follower });
+    assert_eq!(rig.peer.status().state, PeerState::Looking);
+    assert_eq!(lead_again(&mut rig).1, 2);
+}
+
+/// Whoever says to be member 3, which is away, can end a leader's role, but not again and again.
+#[test]
+fn a_leader_makes_way_for_a_later_epoch_once_in_a_while() {
+    let (mut rig, _) = Rig::leading();
+    let claim = |rig: &mut Rig, accepted| {
+        let link = rig.accept();
+        rig.packet(link, follower_info(accepted, 3));
+        rig.step(Input::LinkDown { link });
+        rig.peer.status().state
+    };
+    assert_eq!(claim(&mut rig, 50), PeerState::Looking);
+    let (follower, epoch) = lead_again(&mut rig);
+    assert_eq!(epoch, 51);
+    for _ in 0..20 {
+        assert_eq!(claim(&mut rig, 60), PeerState::Leading);
+        rig.wait(100);
+        rig.packet(follower, packet(PacketType::PING, z(51, 0), Some(Bytes::new())));
+    }
+    rig.wait(50);
+    assert_eq!(claim(&mut rig, 60), PeerState::Looking);
+    assert_eq!(lead_again(&mut rig).1, 61);
+}
+
+#[test]
+fn strangers_take_no_members_place() {
+    let (mut rig, follower) = Rig::leading();
+    for id in 0..70 {
+        let link = rig.accept();
+        let actions = rig.packet(link, info(PacketType::OBSERVER_INFO, 0, 1000 + id));
+        assert_eq!(closed(&actions, link), id >= 64, "{id}: {}", words(&actions));
+    }
+    let link = rig.accept();
+    let actions = rig.packet(link, follower_info(0, 3));
+    assert!(words(&actions).contains(&format!("{}:LEADERINFO", link.0)), "{}", words(&actions));
+    still_leads(&mut rig, follower);
 }
 
 #[test]
