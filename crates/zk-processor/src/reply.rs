@@ -203,12 +203,28 @@ pub(crate) fn data_and_stat(out: &mut BytesMut, data: Option<&[u8]>, stat: &Stat
     put_stat(out, stat);
 }
 
+/// The longest list of names, in bytes: far more than any client takes, and less than a connection may
+/// have unsent.
+pub(crate) const NAMES_MAX: usize = 100 << 20;
+
 /// A list of names.
-pub(crate) fn names<'a>(out: &mut BytesMut, count: usize, names: impl Iterator<Item = &'a str>) {
+///
+/// # Errors
+/// `MARSHALLING_ERROR` when it is longer than [`NAMES_MAX`].
+pub(crate) fn names<'a>(
+    out: &mut BytesMut,
+    count: usize,
+    names: impl Iterator<Item = &'a str>,
+) -> Result<(), ErrorCode> {
+    let start = out.len();
     put_count(out, count);
     for name in names {
         put_string(out, name);
+        if out.len() - start > NAMES_MAX {
+            return Err(ErrorCode::MARSHALLING_ERROR);
+        }
     }
+    Ok(())
 }
 
 /// The code in the body of addWatch's reply.

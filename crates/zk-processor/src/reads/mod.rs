@@ -52,10 +52,7 @@ impl<'a> Read<'a> {
                 znode::all_children_number(self, request, body)
             }
             Request::MultiRead(request) => multi_read::run(self, request, body),
-            Request::GetEphemerals(request) => {
-                session::ephemerals(self, request, body);
-                Ok(())
-            }
+            Request::GetEphemerals(request) => session::ephemerals(self, request, body),
             Request::WhoAmI => {
                 session::who_am_i(self, body);
                 Ok(())

@@ -24,7 +24,9 @@ pub(super) fn run(
     // The end of the list, and an error's result, are what the record makes of them.
     let end = MultiResponse(Vec::new()).to_bytes();
     for op in ops {
+        let before = body.len();
         if let Err(err) = one(read, op, body) {
+            body.truncate(before);
             let result = MultiResponse(vec![MultiResult::Error(err)]).to_bytes();
             body.extend_from_slice(&result[..result.len() - end.len()]);
         }
@@ -47,7 +49,7 @@ fn one(read: &Read<'_>, op: &MultiReadOp, body: &mut BytesMut) -> Result<(), Err
         MultiReadOp::GetChildren(request) => {
             let znode = read.find_readable(&request.path)?;
             header(OpCode::GET_CHILDREN).encode(body);
-            reply::names(body, znode.num_children(), znode.children());
+            reply::names(body, znode.num_children(), znode.children())?;
         }
     }
     Ok(())

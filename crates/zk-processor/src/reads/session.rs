@@ -1,19 +1,31 @@
 //! getEphemerals, whoAmI: what belongs to the session and the connection that ask.
 
 use bytes::BytesMut;
-use zk_proto::Record;
 use zk_proto::data::ClientInfo;
 use zk_proto::proto::{GetEphemeralsRequest, GetEphemeralsResponse, WhoAmIResponse};
+use zk_proto::{ErrorCode, Record};
 
 use super::Read;
-use crate::auth;
+use crate::{auth, reply};
 
-pub(super) fn ephemerals(read: &Read<'_>, request: &GetEphemeralsRequest, body: &mut BytesMut) {
+pub(super) fn ephemerals(
+    read: &Read<'_>,
+    request: &GetEphemeralsRequest,
+    body: &mut BytesMut,
+) -> Result<(), ErrorCode> {
     let prefix = request.prefix_path.as_deref().unwrap_or_default();
     let all = matches!(prefix.trim(), "" | "/");
     let mine = read.db.tree.ephemerals(read.session);
-    let ephemerals = mine.filter(|path| all || path.starts_with(prefix)).collect();
+    let (mut ephemerals, mut len) = (Vec::new(), 0);
+    for path in mine.filter(|path| all || path.starts_with(prefix)) {
+        len += path.len();
+        if len > reply::NAMES_MAX {
+            return Err(ErrorCode::MARSHALLING_ERROR);
+        }
+        ephemerals.push(path);
+    }
     GetEphemeralsResponse { ephemerals }.encode(body);
+    Ok(())
 }
 
 pub(super) fn who_am_i(read: &Read<'_>, body: &mut BytesMut) {

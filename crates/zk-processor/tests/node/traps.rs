@@ -41,6 +41,26 @@ fn ok(world: &mut World, text: &str) -> Bytes {
     body
 }
 
+/// Paths of a megabyte each: the request is short, the reply would be as long as whoever asks likes.
+#[test]
+fn a_list_of_names_has_an_end() {
+    let mut world = world();
+    let parent = format!("/{}", "a".repeat(1 << 20));
+    ok(&mut world, &format!("create {parent}"));
+    for i in 0..101 {
+        ok(&mut world, &format!("create {parent}/{i} eph"));
+    }
+    let all = request("ephemerals /");
+    assert_eq!(world.ask("a", &all).0.err, ErrorCode::MARSHALLING_ERROR);
+    for i in 0..3 {
+        ok(&mut world, &format!("delete {parent}/{i}"));
+    }
+    let (header, body) = world.ask("a", &all);
+    assert_eq!(header.err, ErrorCode::OK);
+    assert!(body.len() > 98 << 20, "{} bytes", body.len());
+    world.check();
+}
+
 #[test]
 fn a_reconnect_keeps_the_session_or_says_that_it_is_gone() {
     let mut world = world();
