@@ -213,7 +213,8 @@ impl Builder<'_> {
         match self.settings.port(port_key) {
             Some(port) => Some(Listener { host, port }),
             None => {
-                if host.is_some() {
+                // A port that is set and wrong is reported already.
+                if host.is_some() && !self.settings.is_set(port_key) {
                     self.error(address_key, format!("set, but {port_key} is not"));
                 }
                 None

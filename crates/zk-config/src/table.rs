@@ -113,7 +113,7 @@ pub const KEYS: &[KeyInfo] = &[
     row("client.portUnification", Bool, "false", Property, TLS, "Serve TLS and plain clients on one port."),
     row("clientTcpKeepAlive", Bool, "false", Property, Honoured, "Set SO_KEEPALIVE on client connections."),
     row("nio.sessionlessCnxnTimeout", at_least(1), "10000", Property, Honoured, "Milliseconds a connection may stay without a session."),
-    row("maxClientCnxns", at_least(0), "60", File, Honoured, "Connections allowed from one address; 0 for no limit."),
+    row("maxClientCnxns", INT, "60", File, Honoured, "Connections allowed from one address; 0 or less for no limit."),
     row("maxCnxns", INT, "0", Property, Honoured, "Connections allowed in all; 0 for no limit."),
     row("4lw.commands.whitelist", List, "", Property, Honoured, "Four-letter words that are answered, or `*`; `srvr` always is, and `quor` while nothing is named."),
 

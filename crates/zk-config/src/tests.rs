@@ -223,7 +223,7 @@ mod values {
             &with(
                 "dataLogDir=/log\nclientPortAddress=127.0.0.1\nclientPortListenBacklog=128\nclientTcpKeepAlive=true\n\
                  nio.sessionlessCnxnTimeout=500\ntickTime=1000\nminSessionTimeout=500\nmaxSessionTimeout=90000\n\
-                 maxClientCnxns=0\nmaxCnxns=9\nglobalOutstandingLimit=77\nlargeRequestMaxBytes=2000\n\
+                 maxClientCnxns=-1\nmaxCnxns=9\nglobalOutstandingLimit=77\nlargeRequestMaxBytes=2000\n\
                  largeRequestThreshold=1000\nconnection_throttle_tokens=8\n\
                  connection_throttle_fill_count=2\nconnection_throttle_weight_enabled=true\n\
                  connection_throttle_freeze_time=6\nconnection_throttle_drop_increase=0.5\nsnapCount=10\n\
@@ -333,7 +333,10 @@ mod values {
                 "tickTime=2000 # ms",
                 "tickTime: `2000 # ms` is not a whole number; allowed: 1 or more",
             ),
-            ("maxClientCnxns=-1", "maxClientCnxns: `-1` is out of range; allowed: 0 or more"),
+            (
+                "connectToLearnerMasterLimit=-1",
+                "connectToLearnerMasterLimit: `-1` is out of range; allowed: 0 or more",
+            ),
             (
                 "secureClientPort=99999",
                 "secureClientPort: `99999` is out of range; allowed: 0 to 65535",

@@ -125,6 +125,18 @@ pub enum StorageError {
     /// would have said was about the state before.
     #[error("the checkpoint is about a state that a received snapshot has replaced")]
     Superseded,
+    /// RocksDB reads a damaged list of its files for ever.
+    #[error(
+        "RocksDB was still reading {}/MANIFEST-* after {seconds} s: it is damaged. Restore dataDir and dataLogDir \
+         from a backup; or, on a member of an ensemble, move both aside so that it fetches everything from the leader",
+        path.display()
+    )]
+    EndlessManifest {
+        /// The folder.
+        path: PathBuf,
+        /// How long it was waited for.
+        seconds: u64,
+    },
     /// A stored value cannot be understood, though its checksum is right.
     #[error("the state in {} has an unreadable {what}", path.display())]
     BadState {
@@ -170,6 +182,7 @@ impl StorageError {
             | Self::MissingTxns { .. }
             | Self::MissingSnapshot { .. }
             | Self::Superseded
+            | Self::EndlessManifest { .. }
             | Self::BadState { .. }
             | Self::RocksDb { .. }
             | Self::Log(

@@ -24,9 +24,11 @@ mod tests;
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::thread;
+use std::time::Duration;
 
 use rocksdb::{
     BlockBasedOptions, BoundColumnFamily, Cache, ColumnFamilyDescriptor, DBCompactionStyle,
@@ -59,6 +61,8 @@ const FILE_BYTES: u64 = 8 << 20;
 const COMPACTION_BYTES_PER_SECOND: i64 = 48 << 20;
 /// So many checkpoints, or larger runs merged from them, lie beside each other before they are merged.
 const RUNS: i32 = 8;
+/// How long RocksDB may read its list of files, which takes milliseconds.
+const MANIFEST_PATIENCE: Duration = Duration::from_secs(30);
 
 /// What a state is as of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -131,7 +135,7 @@ impl State {
         // The first generation's family is there in any case.
         let mut names = BTreeSet::from([Generation::FIRST.name()]);
         if path.join("CURRENT").exists() {
-            names.extend(Db::list_cf(&table_options, &path).map_err(failed)?);
+            names.extend(families(&table_options, &path, MANIFEST_PATIENCE)?);
         }
         let families: Vec<_> = names
             .iter()
@@ -521,6 +525,27 @@ impl<'a> Tables<'a> {
                 tracing::warn!(file = %path.display(), %err, "cannot remove");
             }
         }
+    }
+}
+
+/// The column families there are. RocksDB reads some damaged manifests for ever: that would look like a
+/// start which never ends, so it is waited for in a thread of its own, which ends with the process.
+fn families(
+    options: &Options,
+    path: &Path,
+    patience: Duration,
+) -> Result<Vec<String>, StorageError> {
+    let (tell, told) = mpsc::channel();
+    let (own_options, own_path) = (options.clone(), path.to_owned());
+    thread::spawn(move || tell.send(Db::list_cf(&own_options, &own_path)));
+    match told.recv_timeout(patience) {
+        Ok(listed) => {
+            listed.map_err(|source| StorageError::RocksDb { path: path.to_owned(), source })
+        }
+        Err(_) => Err(StorageError::EndlessManifest {
+            path: path.to_owned(),
+            seconds: patience.as_secs(),
+        }),
     }
 }
 

@@ -409,3 +409,24 @@ fn znodes_and_sessions_are_scanned_apart() {
     snapshot.scan_sessions(take).unwrap();
     assert_eq!(found, expected);
 }
+
+/// One bit of its list of files is enough for RocksDB to read it for ever.
+#[test]
+fn a_manifest_without_end_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    drop(open(folder.path()));
+    let db = folder.path().join("db");
+    let manifest = fs::read_dir(&db)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .find(|path| path.file_name().unwrap().to_str().unwrap().starts_with("MANIFEST-"))
+        .unwrap();
+    let mut bytes = fs::read(&manifest).unwrap();
+    // A record is a checksum, a length and a type, of which 5 is one that only recycled logs have.
+    let second = 7 + usize::from(u16::from_le_bytes([bytes[4], bytes[5]]));
+    assert_eq!(bytes[second + 6], 1);
+    bytes[second + 6] = 5;
+    fs::write(&manifest, bytes).unwrap();
+    let result = super::families(&options().unwrap(), &db, Duration::from_secs(2));
+    assert!(matches!(result, Err(StorageError::EndlessManifest { seconds: 2, .. })), "{result:?}");
+}
