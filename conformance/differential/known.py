@@ -117,7 +117,8 @@ RULES = [
     Rule(
         "null scheme in a body that is cut", True,
         "Upstream closes without an answer; Paddock sees the null first, and says that authentication failed before it closes.",
-        lambda step, apache, paddock: any(body[4:8] == NULL and is_cut(AUTH, body) for body in bodies(step, AUTH)),
+        lambda step, apache, paddock: any(body[4:8] == NULL and is_cut(AUTH, body) for body in bodies(step, AUTH))
+        and -115 in errors(paddock) and -115 not in errors(apache),
     ),
     Rule(
         "setACL and what comes right behind it", True,

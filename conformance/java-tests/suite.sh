@@ -9,8 +9,7 @@
 #                    53 is 22401-22615, ...
 #   CLIENT_PORTS     LOW-HIGH, the ports that the shadow classes pick
 # The tests are those Apache publishes; a listener class of ours (shadow/) starts the server process where they would
-# start a server inside their JVM. CONF_JOBS sets how many JVMs run at a time (3: they mostly
-# wait).
+# start a server inside their JVM. CONF_JOBS sets how many JVMs run at a time (3: they mostly wait).
 TESTS="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 . "$TESTS/../lib/lib.sh"
 . "$CONF_DIR/lib/apache.sh"

@@ -57,7 +57,7 @@ def run_suite(folder, name, server, quick, logs, limit):
             raise
     seconds = time.monotonic() - began
     with open(log_path, encoding="utf-8", errors="replace") as log:
-        # A shell that was driven may leave its colours in front of what the suite says.
+        # Maven ends with codes that reset colours, whatever it is told: they stand in front of the next line.
         text = [re.sub(r"\x1b\[[0-9;]*m", "", line).rstrip("\n") for line in log if line.strip()]
     row = {"suite": name, "server": server, "exit": code, "seconds": round(seconds, 1), "log": text}
     try:

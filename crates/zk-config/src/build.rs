@@ -126,13 +126,9 @@ impl Builder<'_> {
                 Some(id)
             }
             Err(error) => {
-                let needed = ensemble.is_distributed();
-                let severity = match error {
-                    MyIdError::Negative { .. } if !needed => Severity::Warning,
-                    MyIdError::Negative { .. }
-                    | MyIdError::Empty
-                    | MyIdError::NotANumber { .. } => Severity::Error,
-                };
+                let unused =
+                    matches!(error, MyIdError::Negative { .. }) && !ensemble.is_distributed();
+                let severity = if unused { Severity::Warning } else { Severity::Error };
                 let source = Source { file: file.name.clone(), line: Some(1) };
                 self.report(severity, source, None, error.to_string());
                 None

@@ -203,26 +203,30 @@ pub(crate) fn data_and_stat(out: &mut BytesMut, data: Option<&[u8]>, stat: &Stat
     put_stat(out, stat);
 }
 
-/// The longest list of names, in bytes: far more than any client takes, and less than a connection may
-/// have unsent.
-pub(crate) const NAMES_MAX: usize = 100 << 20;
+/// The longest list in a reply, in bytes, as a short request can ask for any length: far more than a
+/// client takes, and less than a connection may have unsent.
+pub(crate) const LIST_MAX: usize = 64 << 20;
 
 /// A list of names.
 ///
 /// # Errors
-/// `MARSHALLING_ERROR` when it is longer than [`NAMES_MAX`].
-pub(crate) fn names<'a>(
+/// `MARSHALLING_ERROR` when it is longer than [`LIST_MAX`].
+pub(crate) fn names(
     out: &mut BytesMut,
-    count: usize,
-    names: impl Iterator<Item = &'a str>,
+    names: impl Iterator<Item = impl AsRef<str>>,
 ) -> Result<(), ErrorCode> {
     let start = out.len();
-    put_count(out, count);
+    put_count(out, 0);
+    let mut count: i32 = 0;
     for name in names {
-        put_string(out, name);
-        if out.len() - start > NAMES_MAX {
+        put_string(out, name.as_ref());
+        count += 1;
+        if out.len() - start > LIST_MAX {
             return Err(ErrorCode::MARSHALLING_ERROR);
         }
+    }
+    if let Some(place) = out.get_mut(start..start + 4) {
+        place.copy_from_slice(&count.to_be_bytes());
     }
     Ok(())
 }

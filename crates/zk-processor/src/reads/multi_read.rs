@@ -7,9 +7,6 @@ use zk_proto::{ErrorCode, OpCode, Record};
 use super::Read;
 use crate::reply;
 
-/// The longest reply, in bytes: a request of a MiB can ask for the same MiB seventy thousand times.
-const REPLY_MAX: usize = 64 << 20;
-
 pub(super) fn run(
     read: &Read<'_>,
     request: &MultiRequest,
@@ -30,7 +27,8 @@ pub(super) fn run(
             let result = MultiResponse(vec![MultiResult::Error(err)]).to_bytes();
             body.extend_from_slice(&result[..result.len() - end.len()]);
         }
-        if body.len() - start > REPLY_MAX {
+        // A request of a MiB can ask for the same MiB seventy thousand times.
+        if body.len() - start > reply::LIST_MAX {
             return Err(ErrorCode::MARSHALLING_ERROR);
         }
     }
@@ -49,7 +47,7 @@ fn one(read: &Read<'_>, op: &MultiReadOp, body: &mut BytesMut) -> Result<(), Err
         MultiReadOp::GetChildren(request) => {
             let znode = read.find_readable(&request.path)?;
             header(OpCode::GET_CHILDREN).encode(body);
-            reply::names(body, znode.num_children(), znode.children())?;
+            reply::names(body, znode.children())?;
         }
     }
     Ok(())

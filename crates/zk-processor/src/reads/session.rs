@@ -2,7 +2,7 @@
 
 use bytes::BytesMut;
 use zk_proto::data::ClientInfo;
-use zk_proto::proto::{GetEphemeralsRequest, GetEphemeralsResponse, WhoAmIResponse};
+use zk_proto::proto::{GetEphemeralsRequest, WhoAmIResponse};
 use zk_proto::{ErrorCode, Record};
 
 use super::Read;
@@ -16,16 +16,7 @@ pub(super) fn ephemerals(
     let prefix = request.prefix_path.as_deref().unwrap_or_default();
     let all = matches!(prefix.trim(), "" | "/");
     let mine = read.db.tree.ephemerals(read.session);
-    let (mut ephemerals, mut len) = (Vec::new(), 0);
-    for path in mine.filter(|path| all || path.starts_with(prefix)) {
-        len += path.len();
-        if len > reply::NAMES_MAX {
-            return Err(ErrorCode::MARSHALLING_ERROR);
-        }
-        ephemerals.push(path);
-    }
-    GetEphemeralsResponse { ephemerals }.encode(body);
-    Ok(())
+    reply::names(body, mine.filter(|path| all || path.starts_with(prefix)))
 }
 
 pub(super) fn who_am_i(read: &Read<'_>, body: &mut BytesMut) {

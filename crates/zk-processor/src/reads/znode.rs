@@ -72,7 +72,7 @@ pub(super) fn children(
     if watch {
         read.watch(path, WatchKind::Child);
     }
-    reply::names(body, znode.num_children(), znode.children())?;
+    reply::names(body, znode.children())?;
     if op == OpCode::GET_CHILDREN2 {
         reply::put_stat(body, &znode.stat());
     }

@@ -11,7 +11,6 @@ pub(crate) mod set_acl;
 pub(crate) mod set_data;
 
 use zk_proto::acl::{Id, Perms};
-use zk_proto::proto::{CreateRequest, SetAclRequest};
 use zk_proto::{ErrorCode, Request, path};
 use zk_tree::DataTree;
 
@@ -28,20 +27,19 @@ pub(crate) fn check_acl(
     request: &Request,
     ids: &[Id],
 ) -> Result<(), ErrorCode> {
-    let (path, perms) = match request {
+    let (path, perms, acl) = match request {
         Request::Create(request) | Request::Create2(request) => {
-            (parent_of(&request.path), Perms::CREATE)
+            (parent_of(&request.path), Perms::CREATE, Some(&request.acl))
         }
-        Request::Delete(request) => (delete::parent_of_deletable(&request.path), Perms::DELETE),
-        Request::SetData(request) => (Ok(request.path.as_str()), Perms::WRITE),
-        Request::SetAcl(request) => (Ok(request.path.as_str()), Perms::ADMIN),
+        Request::Delete(request) => {
+            (delete::parent_of_deletable(&request.path), Perms::DELETE, None)
+        }
+        Request::SetData(request) => (Ok(request.path.as_str()), Perms::WRITE, None),
+        Request::SetAcl(request) => (Ok(request.path.as_str()), Perms::ADMIN, Some(&request.acl)),
         _ => return Ok(()), // the leader's to judge
     };
     let Ok(path) = path else { return Ok(()) };
-    if let Request::Create(CreateRequest { acl, .. })
-    | Request::Create2(CreateRequest { acl, .. })
-    | Request::SetAcl(SetAclRequest { acl, .. }) = request
-    {
+    if let Some(acl) = acl {
         auth.fixup(acl.clone(), ids)?;
     }
     let Some(node) = tree.find(path) else { return Ok(()) };

@@ -157,18 +157,6 @@ fn strangers_are_few_and_do_not_stay() {
     assert_eq!(closes, 63);
 }
 
-/// The end of an election that server 2 wins again, with the epoch that it proposes.
-fn lead_again(rig: &mut Rig) -> (LinkId, i32) {
-    rig.vote(1, 2, 3);
-    let link = rig.accept();
-    rig.packet(link, follower_info(0, 1));
-    let epoch = rig.peer.status().accepted_epoch.0;
-    rig.packet(link, ack_epoch(1, 0));
-    rig.packet(link, ack(z(i64::from(epoch), 0)));
-    assert!(rig.peer.may_propose());
-    (link, epoch)
-}
-
 /// Somebody says once after the other to have accepted an epoch that is as late as can be.
 #[test]
 fn what_strangers_claim_uses_up_no_epochs() {
@@ -183,7 +171,7 @@ fn what_strangers_claim_uses_up_no_epochs() {
     still_leads(&mut rig, follower);
     rig.step(Input::LinkDown { link: follower });
     assert_eq!(rig.peer.status().state, PeerState::Looking);
-    assert_eq!(lead_again(&mut rig).1, 2);
+    assert_eq!(rig.lead().1, 2);
 }
 
 /// Whoever says to be member 3, which is away, can end a leader's role, but not again and again.
@@ -197,7 +185,7 @@ fn a_leader_makes_way_for_a_later_epoch_once_in_a_while() {
         rig.peer.status().state
     };
     assert_eq!(claim(&mut rig, 50), PeerState::Looking);
-    let (follower, epoch) = lead_again(&mut rig);
+    let (follower, epoch) = rig.lead();
     assert_eq!(epoch, 51);
     for _ in 0..20 {
         assert_eq!(claim(&mut rig, 60), PeerState::Leading);
@@ -206,7 +194,7 @@ fn a_leader_makes_way_for_a_later_epoch_once_in_a_while() {
     }
     rig.wait(50);
     assert_eq!(claim(&mut rig, 60), PeerState::Looking);
-    assert_eq!(lead_again(&mut rig).1, 61);
+    assert_eq!(rig.lead().1, 61);
 }
 
 #[test]

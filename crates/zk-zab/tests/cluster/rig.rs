@@ -110,14 +110,21 @@ impl Rig {
         let mut config = PeerConfig { tick_ms: 100, ..PeerConfig::new(ServerId(2), members(3, 0)) };
         change(&mut config);
         let mut rig = Self::with(config, Disk::default());
-        rig.vote(1, 2, 3);
-        let link = rig.accept();
-        rig.packet(link, follower_info(0, 1));
-        let epoch = rig.peer.status().accepted_epoch.0;
-        rig.packet(link, ack_epoch(0, 0));
-        rig.packet(link, ack(z(i64::from(epoch), 0)));
-        assert!(rig.peer.may_propose());
+        let (link, _) = rig.lead();
         (rig, link)
+    }
+
+    /// Server 2 of three wins an election and is established with server 1, on the link that is returned, in
+    /// this epoch.
+    pub(crate) fn lead(&mut self) -> (LinkId, i32) {
+        self.vote(1, 2, 3);
+        let link = self.accept();
+        self.packet(link, follower_info(0, 1));
+        let epoch = self.peer.status().accepted_epoch.0;
+        self.packet(link, ack_epoch(0, 0));
+        self.packet(link, ack(z(i64::from(epoch), 0)));
+        assert!(self.peer.may_propose());
+        (link, epoch)
     }
 
     /// A follower of server 2, whose `LEADERINFO` it waits for on the link that is returned.
